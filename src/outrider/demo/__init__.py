@@ -1,0 +1,1 @@
+"""`outrider demo`: two networks, a service, a group of UEs on the move, and an independent verdict."""

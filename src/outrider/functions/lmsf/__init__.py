@@ -1,0 +1,1 @@
+"""LMSF: negotiates, permits, prepares, drives and ends migrations (`nlmsf-*`)."""

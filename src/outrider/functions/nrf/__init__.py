@@ -1,0 +1,1 @@
+"""NRF: NF management, discovery and access tokens (TS 29.510)."""

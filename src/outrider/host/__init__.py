@@ -1,0 +1,1 @@
+"""A host runs one communication service at one network: a keeper process and its sandboxed workers."""

@@ -1,0 +1,1 @@
+"""The composition root: builds a node from its configuration and runs it."""

@@ -1,0 +1,1 @@
+"""Packages: build, inspect and verify the archive that carries a service's software, SBOM and signatures."""

@@ -1,0 +1,325 @@
+"""What a host needs from a context store, as one port with one contract test (`tests/store_contract.py`).
+
+A store belongs to one process. Everything that changes it goes through `commit`: a list of operations in one
+transaction, a savepoint each, one fsync. When `commit` returns, what its outcomes say is durable; an operation whose
+condition does not hold any more has had no effect and says so, and the others are not touched by it. A fault of the
+disk raises `StoreFault`, and the process must exit: nothing of that transaction may be believed.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from outrider.core.record import Answered, Change, Head, Kind, LogEntry, Record
+from outrider.protocol.ownership import Row
+
+
+class StoreFault(Exception):
+    """The disk failed, is full, or the file is damaged: says which file, what happened, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIdentity:
+    """Who this store is: random id, how often it was opened (grows at each start), key of its record hashes."""
+
+    store_id: str
+    incarnation: int
+    digest_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that is stored of one key, in one snapshot. `row` is the effective row; `own`: it is the key's own."""
+
+    key: bytes
+    row: Row
+    own: bool
+    head: Head
+    records: list[Record]
+
+    def data(self) -> list[Record]:
+        """The records that handlers see."""
+        return [r for r in self.records if r.kind == Kind.DATA]
+
+
+# ------------------------------------------------------------------------------------------- operations
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A unit of work of the owner: commits only if the effective row is OWNED(`epoch`) and `answer_id` is new.
+
+    Outcomes: `Done` · `NotTheOwner` · `AnsweredBefore` · `Misused` (same idempotency key, other request).
+    """
+
+    key: bytes
+    epoch: int
+    changes: Sequence[Change]
+    answer_id: str | None = None
+    answer: Answered | None = None
+    identity: str | None = None
+    """Bind this identity (SUPI or GPSI) to the key, in the same commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetRow:
+    """Change a key's ownership row if the effective row is still `expect`. Outcomes: `Done` · `RowChanged`.
+
+    For `*p`, `drop` are rows of UEs to delete and `keep` rows to write out, in the same commit.
+    """
+
+    key: bytes
+    expect: Row
+    row: Row
+    drop: frozenset[bytes] = frozenset()
+    keep: Mapping[bytes, Row] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Accept a grant: install the content and OWNED(x) in one commit, if the effective row is still `expect`.
+
+    `records` None means SAME (the copy here is equal); with `entries` the body is a DELTA; else FULL. `arrival` are
+    the changes of `on_arrival`, applied on top as the key's next commit. `identity` binds it here. For `*p`, `drop`
+    are the rows to delete and `head` carries Σ of the digests.
+    Outcomes: `Done` · `RowChanged` · `DoesNotFit` (SAME or DELTA, or a wrong digest; `full` tells which).
+    """
+
+    key: bytes
+    expect: Row
+    row: Row
+    head: Head
+    records: Sequence[Record] | None = None
+    entries: Sequence[LogEntry] | None = None
+    arrival: Sequence[Change] = ()
+    identity: str | None = None
+    drop: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Apply entries of another network's log to the copies here (PROTOCOL.md §7).
+
+    Each is applied if its `prev` is the head here, skipped if the head here is as new, never applied to an owned key.
+    Outcome: `Followed` with the keys that need a FULL.
+    """
+
+    entries: Sequence[LogEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Replace the copies in a range of UE keys by those given (a chunk, or a FULL for a shadow). Owned keys stay.
+
+    `keys` are the keys that the rows speak of; copies in [`start`, `stop`) that are not among them are deleted.
+    Outcome: `Done`.
+    """
+
+    start: bytes
+    stop: bytes
+    heads: Sequence[tuple[bytes, int, int, bytes]]
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class SetValue:
+    """Keep a small value under a name (migrations, cursors, peers' store ids); None deletes it. Outcome: `Done`."""
+
+    name: str
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class BindIdentity:
+    """Bind an identity to a key. Outcome: `Done`, with the key that it is bound to, which may be an older one."""
+
+    identity: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Delete the copies, identities and rows of their own of these keys (the key must not be OWNED or GRANTED)."""
+
+    keys: Sequence[bytes]
+
+
+Operation = Work | SetRow | Take | Follow | Replace | SetValue | BindIdentity | Erase
+
+
+# --------------------------------------------------------------------------------------------- outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The operation is durable. `head` and `lsn` for those that have one; `key` for `BindIdentity`."""
+
+    head: Head | None = None
+    lsn: int = 0
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotTheOwner:
+    """Nothing happened: the effective row is this one."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredBefore:
+    """Nothing happened: the unit with this idempotency key has run, and this was its answer."""
+
+    answer: Answered
+
+
+@dataclass(frozen=True, slots=True)
+class Misused:
+    """Nothing happened: the idempotency key belongs to another request (422)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowChanged:
+    """Nothing happened: the effective row is this one."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class DoesNotFit:
+    """Nothing happened: the body does not lead to the digest. `full`: it was a whole context, so something is wrong."""
+
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How many entries were applied and skipped, and which keys need a FULL."""
+
+    applied: int
+    skipped: int
+    need: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Nothing happened: the operation itself was impossible (a record too large, a constraint); says what."""
+
+    sentence: str
+
+
+Outcome = Done | NotTheOwner | AnsweredBefore | Misused | RowChanged | DoesNotFit | Followed | Failed
+
+
+class Chunk(NamedTuple):
+    """Whole UEs of a key range as of `read_lsn`: heads as (key, epoch, n, digest) and records, both in key order."""
+
+    start: bytes
+    stop: bytes
+    read_lsn: int
+    heads: list[tuple[bytes, int, int, bytes]]
+    records: list[Record]
+
+
+class PartitionSum(NamedTuple):
+    """Count and Σdigest of UE copies, and the highest epoch and n among them."""
+
+    ues: int
+    digest: bytes
+
+
+class Durability(enum.Enum):
+    """How hard a commit is pushed to the disk."""
+
+    FULL = "full"
+    """fsync at each group commit (SQLite `synchronous=FULL`); the only mode that the protocol's guarantees hold in."""
+    OFF = "off"
+    """No fsync: for measuring what durability costs."""
+
+
+class Staging(Protocol):
+    """A bulk-load file beside the live one: no journal, so a crash discards it and the copy starts again (§7)."""
+
+    def load(self, heads: Sequence[tuple[bytes, int, int, bytes]], records: Sequence[Record]) -> None:
+        """Add the UEs of a chunk, replacing those already there."""
+
+    def follow(self, entries: Sequence[LogEntry]) -> Followed:
+        """As `Follow`, against the copies in this file."""
+
+    def partition_sum(self, start: bytes, stop: bytes) -> PartitionSum:
+        """As `ContextStore.partition_sum`."""
+
+    def discard(self) -> None:
+        """Close and delete the file."""
+
+
+class ContextStore(Protocol):
+    """One service's contexts at one network. `commit` from one thread at a time; reads from any one thread."""
+
+    identity: StoreIdentity
+
+    def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Run the operations in one durable transaction and return one outcome for each; see the module."""
+
+    def row(self, key: bytes) -> Row:
+        """The effective row of a key. A key whose partition has no row yet is FOREIGN(0) with no peer."""
+
+    def own_rows(self, start: bytes, stop: bytes) -> dict[bytes, Row]:
+        """The rows of their own of the keys in [start, stop)."""
+
+    def context(self, key: bytes) -> Context:
+        """Row, head and all records of a key, in one snapshot."""
+
+    def key_of(self, identity: str) -> bytes | None:
+        """The key bound to an identity here."""
+
+    def identity_of(self, key: bytes) -> str | None:
+        """The identity bound to a key here."""
+
+    def chunk(self, start: bytes, stop: bytes, limit: int) -> Chunk:
+        """Whole UEs from `start`: at least one, at most about `limit` records; `stop` is where it ended."""
+
+    def log(self, after_lsn: int, limit: int) -> list[LogEntry]:
+        """Own commits after an lsn, in order."""
+
+    def trim_log(self, through_lsn: int) -> None:
+        """Forget log entries up to an lsn that every follower has durably."""
+
+    def last_lsn(self) -> int:
+        """The lsn of the last own commit; 0 if there was none."""
+
+    def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
+        """Count and Σdigest of the copies in [start, stop), but for some keys."""
+
+    def due_timers(self, through_ms: int, limit: int) -> list[Record]:
+        """Armed timers due by then, earliest first, of any key (the caller checks ownership)."""
+
+    def next_due_ms(self) -> int | None:
+        """When the earliest armed timer is due; None if none is armed."""
+
+    def outbox_keys(self) -> list[bytes]:
+        """Keys with an undelivered outbox entry."""
+
+    def outbox(self, key: bytes, limit: int) -> list[Record]:
+        """The first undelivered outbox entries of a key, in delivery order."""
+
+    def value(self, name: str) -> bytes | None:
+        """A value kept by `SetValue`."""
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """The values whose names begin so."""
+
+    def stage(self, gen: int) -> Staging:
+        """Begin a staging file, discarding any older one; only while there is no copy of a UE in the live file
+        other than those with a row of their own (early UEs), else `ValueError`."""
+
+    def adopt(self, staging: Staging) -> None:
+        """Make the staging file the live one: carry rows, values, identities and early UEs over, fsync, switch to
+        journal mode, rename. Atomic: a crash leaves the old live file, or the new one."""
+
+    def check(self) -> list[str]:
+        """Read everything and compare rows, heads and digests; sentences about what does not agree (empty: sound)."""
+
+    def close(self) -> None:
+        """Release the file."""
