@@ -8,6 +8,7 @@ prefix    rest                            meaning
 ========  ==============================  ===================================================
 ``u``     16 random bytes                 one UE of one communication service, over all its NF services
 ``p``     1 byte, the partition           ``*p``: every UE of the partition that has no row of its own
+``p``     ``s``                           every shared object that has no row of its own (its creation right)
 ``s``     name in UTF-8                   one shared object (a group's roster, its subscriptions)
 ========  ==============================  ===================================================
 
@@ -20,6 +21,9 @@ from dataclasses import dataclass
 
 PARTITIONS = 256
 """How many partitions a service's UEs are spread over; `*p` work is O(this), and a flip holds 1/this of them."""
+
+SHARED_STAR = b"ps\x00"
+"""Row that shared objects follow until they have one of their own; it stays at home."""
 
 _NETWORK = re.compile(r"^(\d{3})-(\d{2,3})(?:-([0-9A-Fa-f]{11}))?$")
 
@@ -75,6 +79,17 @@ def shared_key(name: str) -> bytes:
 def partition_of(key: bytes) -> int | None:
     """The partition of a UE key or of `*p`; None for a shared object, which stands alone."""
     return None if key[:1] == b"s" else key[1]
+
+
+def star_of(key: bytes) -> bytes | None:
+    """The row that a key follows until it has one of its own; None for such a row itself."""
+    match key[:1]:
+        case b"u":
+            return b"p" + key[1:2]
+        case b"s":
+            return SHARED_STAR
+        case _:
+            return None
 
 
 def partition_range(partition: int) -> tuple[bytes, bytes]:

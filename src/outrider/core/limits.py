@@ -28,6 +28,9 @@ RESEND_MIN_MS = 100
 RESEND_MAX_MS = 5_000
 """GRANT and RECALL are resent for ever (PROTOCOL.md §3.3), with a back-off between these bounds."""
 
+LANE_BACKOFF_MAX_MS = 1_000
+"""A lane whose link is down is tried again at least this often, so that healing is noticed at once."""
+
 IDEMPOTENCY_WINDOW_MS = 30_000
 """How long an answer is kept for retries; at least twice a consumer's longest retry time (§4.3)."""
 
@@ -42,6 +45,9 @@ RECORD_BYTES = 256 * 1024
 
 REQUEST_BYTES = 1024 * 1024
 """Largest request body that the front door takes (413 beyond)."""
+
+FLIPS = 8
+"""Partitions flipped at the same time: 3 % of the UEs are held, while one waits for the network and another for the disk."""
 
 FRAME_BYTES = 32 * 1024 * 1024
 """Largest frame, decompressed, that a peer may send; size is checked before anything else."""
@@ -58,11 +64,138 @@ CHUNK_RECORDS = 4_000
 LOG_BATCH = 2_000
 """Log entries in one frame of the follow stream."""
 
+DELIVERY_LIMIT_MS = 700
+"""One delivery of a notification or message; below HOLD_LIMIT_MS, so a slow receiver puts a relocation off, not out."""
+
+DELIVERIES = 128
+"""Deliveries under way at once in one keeper."""
+
+OUTBOX_BATCH = 32
+"""Entries of one key delivered, one after the other, before their deletion is committed."""
+
+TIMER_BATCH = 1_000
+"""Timers looked at in one round."""
+
+TIMER_LOOK_MS = 200
+"""Longest time between two looks at the timers; bounds how late one fires whose key has just come here."""
+
 CLOCK_SKEW_LIMIT_MS = 1_000
 """Clock skew between two networks above which a migration is refused: timers would fire visibly late."""
 
 PACKAGE_BYTES = 512 * 1024 * 1024
 """Largest package archive."""
 
+PACKAGE_UNPACKED_BYTES = 1024 * 1024 * 1024
+"""Everything in a package, decompressed, and its `site` folder: bounds the disk that a peer's package can claim."""
+
+PACKAGE_ENTRIES = 2_000
+"""Files in a package archive, a wheel counting as one. The SBOM's check compares files pair by pair: seconds for so many."""
+
+PACKAGE_SITE_FILES = 50_000
+"""Files of an installed package, wheels unpacked."""
+
+PACKAGE_RATIO = 100
+"""Decompressed over compressed size of one file; source code reaches 10, only a bomb passes this."""
+
+PACKAGE_PATH_BYTES = 240
+"""Longest path in a package; leaves room for the folder that it is unpacked into."""
+
+PACKAGE_META_BYTES = 16 * 1024 * 1024
+"""Largest manifest, SBOM or list of digests: these are parsed in memory, unlike code and wheels."""
+
+ENVELOPE_BYTES = 256 * 1024
+"""Largest signed statement (permission, revocation, contract, signature of a package)."""
+
+ENVELOPE_SIGNATURES = 8
+"""Signatures on one statement; a contract has three parties at most, each with one key, or two while it changes."""
+
 WORKER_MEMORY_BYTES = 1024 * 1024 * 1024
 """Address space of a worker unless the manifest asks for less."""
+
+PARTNER_REQUESTS_PER_S = 500
+"""Requests per second that one partner may send to the control functions (429 beyond); lanes pace themselves."""
+
+PARTNER_IN_FLIGHT = 256
+"""Requests of one partner that may be open at a time, lanes and bulk included (429 beyond)."""
+
+PARTNER_IN_FLIGHT_BYTES = 256 * 1024 * 1024
+"""Bodies of one partner's open requests together: bounds the memory that it can claim here."""
+
+PARTNER_LIMIT_MS = 30_000
+"""How long the border waits for a partner's answer to a bulk frame; control requests end at FORWARD_LIMIT_MS."""
+
+WORKER_IN_FLIGHT = 256
+"""Units that one worker has at a time; more would only wait in its loop, longer than they may run."""
+
+WORKER_BUFFER_BYTES = 8 * 1024 * 1024
+"""Bytes that wait for a worker to read them; beyond that it is busy."""
+
+WORKER_START_LIMIT_MS = 30_000
+"""A worker that has not loaded its NF services by then is stopped: large frameworks load in a few seconds."""
+
+WORKER_STOP_LIMIT_MS = 3_000
+"""How long a worker may take to shut its apps down before it is killed."""
+
+WORKER_ANSWER_LIMIT_MS = 1_000
+"""A worker that does not even answer a cancel by then hangs as a whole, and is killed."""
+
+WORKER_RESTART_MIN_MS = 100
+WORKER_RESTART_MAX_MS = 5_000
+"""A worker that died is started again after a back-off between these bounds."""
+
+WORKER_STEADY_MS = 10_000
+"""A worker that lived so long starts again without back-off."""
+
+WORKER_LOG_LINES_PER_S = 2_000
+"""The SDK sends at most a tenth of it; a worker that writes more floods its keeper and is killed."""
+
+WORKER_READS_PER_UNIT = 256
+"""Shared objects that one unit may read; the SDK asks once for each."""
+
+WORKER_OPEN_FILES = 128
+"""File descriptors of a worker; it has no sockets to open."""
+
+WORKER_FILE_BYTES = 16 * 1024 * 1024
+"""Largest file a worker may write."""
+
+WORKER_SCRATCH_BYTES = 64 * 1024 * 1024
+WORKER_SCRATCH_FILES = 1_000
+WORKER_SCRATCH_CHECK_MS = 1_000
+"""Temporary files of a worker together, looked at so often; more and it is killed before it fills the store's disk."""
+
+OFFER_LIMIT_MS = 60_000
+"""An offer or an exchange of permissions without an answer by then stops the migration; nothing has moved."""
+
+PREPARE_LIMIT_MS = 600_000
+"""Longest preparation: a package of PACKAGE_BYTES takes seven minutes over 10 Mbit/s; the rest is to start it."""
+
+TELL_INTERVAL_MS = 2_000
+"""How often each LMSF tells the partner where it stands while a migration runs, also without news."""
+
+TELL_RETRY_MIN_MS = 200
+TELL_RETRY_MAX_MS = 10_000
+"""Back-off while the partner cannot be told: short enough that a link that is whole again is used at once."""
+
+TELL_LIMIT_MS = 30_000
+"""A partner that was not reached for so long counts as silent: an abort whose UEs are all home ends without it."""
+
+TELL_GIVE_UP_MS = 86_400_000
+"""How long a partner is told the end of a migration before that is given up; it learns it when it asks."""
+
+KEEPER_POLL_MS = 100
+"""How often a keeper is asked for progress while somebody waits for it."""
+
+PERMIT_CHECK_MS = 1_000
+"""How often permissions and deadlines of running migrations are looked at; a revocation takes effect within 5 s."""
+
+ABORT_ANSWER_MS = 900
+"""How long an abort waits for the keeper's word before it is answered; it is typed and journalled before."""
+
+CATALOGUE_RANGE_BYTES = 512 * 1024
+"""Bytes of a package in one request, up and down: below REQUEST_BYTES, and a lost range is little to repeat."""
+
+HOSTED_SERVICES = 16
+"""Services of partners that run here at a time."""
+
+DISK_RESERVE_BYTES = 256 * 1024 * 1024
+"""Disk that stays free when a service is taken in: journals and stores of what runs already must go on."""

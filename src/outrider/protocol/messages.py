@@ -186,6 +186,8 @@ class LaneBatch(msgspec.Struct, frozen=True, array_like=True):
     incarnation: int
     to_store: str | None
     durable_lsn: int
+    base: int
+    """The lowest number that the sender does not know to be taken: where a restarted receiver begins."""
     first: int
     messages: list[LaneMessage]
 
@@ -196,10 +198,12 @@ class LaneAck(msgspec.Struct, frozen=True, array_like=True):
     store_id: str
     incarnation: int
     through: int
+    need: list[tuple[bytes, bytes]] = []
+    """Bulk lane: ranges whose copy does not agree with a `Mark`, to be sent again."""
 
 
-class BulkChunk(msgspec.Struct, frozen=True, array_like=True):
-    """Whole UEs of a range as of `read_lsn` (CHUNK)."""
+class Chunk(msgspec.Struct, frozen=True, tag="chunk", tag_field="t"):
+    """Whole UEs of a range as of `read_lsn`: replaces the range."""
 
     mig: str
     gen: int
@@ -210,8 +214,8 @@ class BulkChunk(msgspec.Struct, frozen=True, array_like=True):
     records: list[Record]
 
 
-class BulkLog(msgspec.Struct, frozen=True, array_like=True):
-    """Log entries for UEs already sent (LOG), up to `lsn`."""
+class Log(msgspec.Struct, frozen=True, tag="log", tag_field="t"):
+    """Log entries for UEs already sent, up to `lsn`."""
 
     mig: str
     gen: int
@@ -219,18 +223,41 @@ class BulkLog(msgspec.Struct, frozen=True, array_like=True):
     entries: list[LogEntry]
 
 
-class BulkMark(msgspec.Struct, frozen=True, array_like=True):
-    """Compare: at this place in the stream the range holds so many UEs with this Σdigest (MARK)."""
+class Mark(msgspec.Struct, frozen=True, tag="mark", tag_field="t"):
+    """Compare: at this place in the stream the range holds, but for `without`, so many UEs with this Σdigest."""
 
     mig: str
     gen: int
     start: bytes
     stop: bytes
-    lsn: int
     ues: int
     digest: bytes
+    without: list[bytes]
+
+
+class Seal(msgspec.Struct, frozen=True, tag="seal", tag_field="t"):
+    """The prefetch is complete: make it durable. Acknowledged only when it is."""
+
+    mig: str
+    gen: int
+
+
+BulkMessage = Chunk | Log | Mark | Seal
+
+
+class BulkBatch(msgspec.Struct, frozen=True, array_like=True):
+    """As `LaneBatch`, for the bulk lane; compressed with zstd as a whole."""
+
+    store_id: str
+    incarnation: int
+    to_store: str | None
+    durable_lsn: int
+    base: int
+    first: int
+    messages: list[BulkMessage]
 
 
 lane_batch = msgspec.msgpack.Decoder(LaneBatch)
+bulk_batch = msgspec.msgpack.Decoder(BulkBatch)
 lane_ack = msgspec.msgpack.Decoder(LaneAck)
 encode = msgspec.msgpack.Encoder().encode

@@ -174,6 +174,8 @@ class Recall:
     peer: str
     x: int
     mig: str = ""
+    to_this_store: bool = True
+    """It asks the store that the grant was for. A reborn one knows nothing of x: its REFUSED would make two owners."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,14 @@ class NotOwner:
 class Synced:
     """Sync mode, at the target: home has made the acceptance durable."""
 
+    x: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncAsked:
+    """Sync mode, at home: the target asks whether what it has committed in epoch x is durable here, and it is."""
+
+    peer: str
     x: int
 
 
@@ -349,6 +359,22 @@ class BecomeShadow:
 
 
 @dataclass(frozen=True, slots=True)
+class SendSynced:
+    """Sync mode, from home: SYNCED for epoch x; what was asked about counts."""
+
+    peer: str
+    x: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendFenced:
+    """Sync mode, from home: nothing of epoch x counts any more."""
+
+    peer: str
+    x: int
+
+
+@dataclass(frozen=True, slots=True)
 class DropTail:
     """Sync mode: forget what home has not synced; a mismatch of heads brings a FULL."""
 
@@ -423,7 +449,7 @@ def _need(row: Row, vol: Vol, e: Grant) -> Stepped:
     return Step(row, vol, (SendNeed(e.peer, e.x),), "the copy here does not fit the grant")
 
 
-def _store_lost(row: Row, vol: Vol, e: Grant) -> Stepped:
+def _store_lost(row: Row, vol: Vol, e: Grant | Recall) -> Stepped:
     return Step(row, vol, (StoreLost(e.peer),), "the grant is for a store that this one is not")
 
 
@@ -478,13 +504,25 @@ def _synced(row: Row, vol: Vol, e: Synced) -> Stepped:
     return Step(row, replace_vol(vol, synced=True), (Release(),), "home has the acceptance; serving")
 
 
+def _sync(row: Row, vol: Vol, e: SyncAsked) -> Stepped:
+    # Saying SYNCED is home's own decision on epoch x: so its row follows, also to the epoch that the target took back
+    # when home refused a return. Otherwise home could neither confirm that epoch nor fence it.
+    known = Row(Ownership.FOREIGN, e.x, e.peer, mig=row.mig)
+    return Step(known, NO_VOL, (SendSynced(e.peer, e.x),), f"what {e.peer} has committed counts")
+
+
+def _say_fenced(row: Row, vol: Vol, e: SyncAsked) -> Stepped:
+    return Step(row, vol, (SendFenced(e.peer, e.x),), f"epoch {e.x} is fenced or over")
+
+
 def _fence(row: Row, vol: Vol, e: Fence) -> Stepped:
     return Step(replace_row(row, fenced=True), vol, (), f"epoch {row.epoch} fenced; waiting for the read lease to end")
 
 
 def _reclaim(row: Row, vol: Vol, e: LeaseOut) -> Stepped:
-    back = Row(Ownership.OWNED, row.epoch + 1, mig=row.mig)
-    return Step(back, NO_VOL, (Release(),), f"reclaimed at epoch {row.epoch + 1}")
+    # Where home has refused `epoch`, the target may have taken it back at the next one already.
+    x = row.epoch + (2 if row.refused else 1)
+    return Step(Row(Ownership.OWNED, x, mig=row.mig), NO_VOL, (Release(),), f"reclaimed at epoch {x}")
 
 
 def _give_up(row: Row, vol: Vol, e: Fenced) -> Stepped:
@@ -566,12 +604,27 @@ RULES: tuple[Rule[Row, Vol], ...] = (
         _send_full,
         lambda r, v, e: e.peer == r.peer and e.x == r.epoch,
     ),
+    Rule("granted-want-again", _G, Want, _G, "from the grantee", "§3.3", _want_again, lambda r, v, e: e.peer == r.peer),
     Rule("granted-want", _G, Want, _G, "given away already", "§3", _want_not_here),
-    # Anybody is asked about an old epoch (§3.6). The first line is the only one that may say REFUSED.
+    # Anybody is asked about an old epoch (§3.6). After the question whether it is this store that is asked (§9), the
+    # first line is the only one that may say REFUSED.
     *(
         rule
         for ask, name in ((Grant, "grant"), (Recall, "recall"))
         for rule in (
+            *(
+                Rule(
+                    f"other-store-{name}-{at.value}",
+                    at,
+                    ask,
+                    at,
+                    "for another store",
+                    "§3.4, §9",
+                    _store_lost,
+                    lambda r, v, e: not e.to_this_store,
+                )
+                for at in (_O, _G, _F)
+            ),
             Rule(
                 f"stale-{name}-refused",
                 _F,
@@ -603,16 +656,6 @@ RULES: tuple[Rule[Row, Vol], ...] = (
         rule
         for at in (_F, _G)
         for rule in (
-            Rule(
-                f"other-store-{at.value}",
-                at,
-                Grant,
-                at,
-                "for another store",
-                "§3.4, §9",
-                _store_lost,
-                lambda r, v, e: not e.to_this_store,
-            ),
             Rule(
                 f"refuse-{at.value}",
                 at,
@@ -652,7 +695,33 @@ RULES: tuple[Rule[Row, Vol], ...] = (
     Rule("foreign-want", _F, Want, _F, "not the owner", "§3", _want_not_here),
     # Sync mode (§8).
     Rule("synced", _O, Synced, _O, "this epoch", "§8", _synced, lambda r, v, e: e.x == r.epoch and not v.synced),
-    Rule("fence-foreign", _F, Fence, _F, "sync mode, at home", "§8", _fence, lambda r, v, e: not r.refused),
+    *(
+        Rule(
+            f"sync-{at.value}",
+            at,
+            SyncAsked,
+            _F,
+            "by the owner known here, this epoch or above, not fenced",
+            "§3.7, §8",
+            _sync,
+            lambda r, v, e: e.peer == r.peer and e.x >= r.epoch and not r.fenced,
+        )
+        for at in (_G, _F)
+    ),
+    *(
+        Rule(
+            f"sync-over-{at.value}",
+            at,
+            SyncAsked,
+            at,
+            "fenced, or below the row's epoch",
+            "§8",
+            _say_fenced,
+            lambda r, v, e: r.fenced or e.x < r.epoch,
+        )
+        for at in (_O, _G, _F)
+    ),
+    Rule("fence-foreign", _F, Fence, _F, "sync mode, at home", "§8", _fence),
     Rule("fence-granted", _G, Fence, _G, "sync mode, at home", "§8", _fence),
     Rule("reclaim-foreign", _F, LeaseOut, _O, "fenced", "§8", _reclaim, lambda r, v, e: r.fenced),
     Rule("reclaim-granted", _G, LeaseOut, _O, "fenced", "§8", _reclaim, lambda r, v, e: r.fenced),

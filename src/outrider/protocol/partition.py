@@ -38,18 +38,43 @@ def fold(star: Row, rows: Mapping[bytes, Row], stay: Collection[bytes] = ()) -> 
     return Fold(floor, dropped, kept, (frozenset(rows) - dropped) | frozenset(kept))
 
 
-def unfold(x: int, rows: Mapping[bytes, Row], excepted: Collection[bytes]) -> frozenset[bytes] | bytes:
-    """The rows that the taker of `*p` at epoch x deletes; or, where the grant cannot be right, one key that shows it.
+@dataclass(frozen=True, slots=True)
+class Unfold:
+    """What the commit that accepts `*p` does with the taker's own rows: delete `dropped`, write out `kept`.
 
-    Every row deleted must be FOREIGN below x. Another row means that this network owns or has granted a key that the
-    giver believes to be its own: refuse and alarm.
+    `kept` are the excepted UEs that had no row of their own here: the row that was effective for them stays so. Without
+    it a UE that the giver never owned would become this network's with the rest.
+    """
+
+    dropped: frozenset[bytes]
+    kept: Mapping[bytes, Row]
+
+
+def unfold(x: int, star: Row, rows: Mapping[bytes, Row], excepted: Collection[bytes]) -> Unfold | bytes:
+    """How the taker's rows change when it takes `*p` at epoch x; or one key that shows that the grant cannot be right.
+
+    `star` is the taker's `*p` before. Every row deleted must be below x and not OWNED. Another row means that this
+    network owns or decides about a key that the giver believes to be its own: refuse and alarm. GRANTED(w) below x is
+    deleted like FOREIGN: the giver could not have the key in its `*p` if w had not been taken, its answer was lost.
     """
     keep = frozenset(excepted)
     dropped = frozenset(rows) - keep
     for k in dropped:
-        if rows[k].state is not Ownership.FOREIGN or rows[k].epoch >= x:
+        if rows[k].state is Ownership.OWNED or rows[k].epoch >= x:
             return k
-    return dropped
+    return Unfold(dropped, set_apart(star, rows, keep))
+
+
+def set_apart(star: Row, rows: Mapping[bytes, Row], excepted: Collection[bytes]) -> dict[bytes, Row]:
+    """The rows that a network writes out in *every* commit in which it decides about a `*p` epoch: take, refuse, recall.
+
+    `excepted` are the UEs that the giver's message does not speak of, `star` is `*p` before. A UE without a row follows
+    `*p`; when `*p` moves on without it, the row that was effective for it must stay, also when `*p` is refused: with
+    the refused epoch as its own, a later grant of that UE alone would look old, be answered ACCEPTED, and be lost.
+    A GRANTED `*p` is written out as FOREIGN, because a newer epoch from elsewhere proves that it was taken.
+    """
+    was = star if star.state is Ownership.FOREIGN else Row(Ownership.FOREIGN, star.epoch, star.peer, mig=star.mig)
+    return {k: was for k in excepted if k not in rows}
 
 
 def effective(key_row: Row | None, star: Row) -> Row:

@@ -54,10 +54,15 @@ class Table(Generic[R, V]):
 
     def step(self, row: R, vol: V, event: object) -> Step[R, V]:
         """Apply the first rule that fits the event in this state; without one, nothing changes."""
+        rule = self.rule(row, vol, event)
+        return Step(row, vol, (), "nothing to do") if rule is None else rule.then(row, vol, event)
+
+    def rule(self, row: R, vol: V, event: object) -> Rule[R, V] | None:
+        """The rule that `step` applies; None where nothing changes."""
         for rule in self._by_pair.get((self._state_of(row), type(event)), ()):
             if rule.guard is None or rule.guard(row, vol, event):
-                return rule.then(row, vol, event)
-        return Step(row, vol, (), "nothing to do")
+                return rule
+        return None
 
     def without(self, rule_id: str, *instead: Rule[R, V]) -> "Table[R, V]":
         """This table with one rule taken out, and others in its place: the twin that a search must catch."""

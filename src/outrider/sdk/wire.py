@@ -60,16 +60,24 @@ class Value(msgspec.Struct, frozen=True, tag="value", tag_field="t"):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel", tag_field="t"):
-    """The unit's time is up; what it proposes is not wanted any more."""
+    """The unit's time is up; what it proposes is not wanted any more.
+
+    The worker answers with `failure` at once, unless its proposal has crossed this. One that is silent is killed.
+    """
 
     unit: int
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", tag_field="t"):
-    """First frame of a worker: the protocol version and the NF services it runs."""
+    """First frame of a worker: the protocol version, the NF services it runs, and what they have handlers for.
+
+    `timers` and `messages` are (nf, name): a proposal that names another could never be carried out.
+    """
 
     version: int
     nf_services: list[str]
+    timers: list[tuple[str, str]] = []
+    messages: list[tuple[str, str]] = []
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -87,7 +95,8 @@ class Send(msgspec.Struct, frozen=True):
 
 class Proposal(msgspec.Struct, frozen=True, tag="proposal", tag_field="t"):
     """What a unit wants: the response, records to put (nf, id, body) or delete (body None), timers (nf, name, delay_ms
-    or None to disarm, data), and effects. All of it becomes durable at once, or none."""
+    or None to disarm, data), and effects. All of it becomes durable at once, or none. A `status` of 400 or more goes
+    with nothing else."""
 
     unit: int
     status: int = 200

@@ -1,9 +1,10 @@
-"""What a host needs from a context store, as one port with one contract test (`tests/store_contract.py`).
+"""What a host needs from a context store, as one port with one contract test (`tests/store/test_contract.py`).
 
 A store belongs to one process. Everything that changes it goes through `commit`: a list of operations in one
 transaction, a savepoint each, one fsync. When `commit` returns, what its outcomes say is durable; an operation whose
 condition does not hold any more has had no effect and says so, and the others are not touched by it. A fault of the
-disk raises `StoreFault`, and the process must exit: nothing of that transaction may be believed.
+disk raises `StoreFault`, and the process must exit: nothing of that transaction may be believed. An operation that
+no state of the store could make possible (a record too large, a key of the wrong kind) ends in `Failed`.
 """
 
 import enum
@@ -17,6 +18,10 @@ from outrider.protocol.ownership import Row
 
 class StoreFault(Exception):
     """The disk failed, is full, or the file is damaged: says which file, what happened, and what to do."""
+
+
+class StagingBroken(Exception):
+    """The staging file is of no use any more (disk full, a chunk that cannot be); the live store is untouched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +64,16 @@ class Work:
     answer_id: str | None = None
     answer: Answered | None = None
     identity: str | None = None
-    """Bind this identity (SUPI or GPSI) to the key, in the same commit."""
+    """Bind this identity (SUPI or GPSI) to the key, in the same commit; `Failed` if it is bound to another key."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
     """Change a key's ownership row if the effective row is still `expect`. Outcomes: `Done` · `RowChanged`.
 
-    For `*p`, `drop` are rows of UEs to delete and `keep` rows to write out, in the same commit.
+    For `*p`, `drop` are rows of UEs to delete and `keep` rows to write out, in the same commit. Only a grant drops
+    rows, and only OWNED ones below its epoch; only UEs without a row get one. Where a UE's row is otherwise by then,
+    that row is the `RowChanged`.
     """
 
     key: bytes
@@ -81,8 +88,11 @@ class Take:
     """Accept a grant: install the content and OWNED(x) in one commit, if the effective row is still `expect`.
 
     `records` None means SAME (the copy here is equal); with `entries` the body is a DELTA; else FULL. `arrival` are
-    the changes of `on_arrival`, applied on top as the key's next commit. `identity` binds it here. For `*p`, `drop`
-    are the rows to delete and `head` carries Σ of the digests.
+    the changes of `on_arrival`, applied on top as the key's next commit; without changes there is no such commit.
+    `identity` binds it here, also where it was bound to another key. The digest is always computed anew from the
+    records. Entries of a DELTA that the copy here has already are passed over.
+    For `*p` (always SAME), `drop` are the rows to delete (not OWNED, below `row.epoch`) and `keep` the rows to write
+    out; of the UEs that follow `*p` after that, `head.n` is the number and `head.digest` Σ of their heads' digests.
     Outcomes: `Done` · `RowChanged` · `DoesNotFit` (SAME or DELTA, or a wrong digest; `full` tells which).
     """
 
@@ -95,14 +105,16 @@ class Take:
     arrival: Sequence[Change] = ()
     identity: str | None = None
     drop: frozenset[bytes] = frozenset()
+    keep: Mapping[bytes, Row] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Follow:
     """Apply entries of another network's log to the copies here (PROTOCOL.md §7).
 
-    Each is applied if its `prev` is the head here, skipped if the head here is as new, never applied to an owned key.
-    Outcome: `Followed` with the keys that need a FULL.
+    Each is applied if its `prev` is the head here and its changes lead to its digest, skipped if the head here is as
+    new. An owned key is skipped, and a granted one unless the entry is of the granted epoch, which proves that it was
+    taken. Outcome: `Followed` with the keys that need a FULL.
     """
 
     entries: Sequence[LogEntry]
@@ -110,10 +122,11 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Replace the copies in a range of UE keys by those given (a chunk, or a FULL for a shadow). Owned keys stay.
+    """Replace the copies in a range of keys by those given (a chunk, or a FULL for a shadow).
 
-    `keys` are the keys that the rows speak of; copies in [`start`, `stop`) that are not among them are deleted.
-    Outcome: `Done`.
+    Copies in [`start`, `stop`) that no head speaks of are deleted. Keys that are OWNED here stay as they are, and
+    GRANTED ones: theirs may be the only content there is.
+    Outcomes: `Done` · `DoesNotFit` (records that do not add up to their head; then nothing is replaced).
     """
 
     start: bytes
@@ -140,7 +153,10 @@ class BindIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Delete the copies, identities and rows of their own of these keys (the key must not be OWNED or GRANTED)."""
+    """Delete the copies and identities of these keys; their rows stay, for they tell an old grant from a new one.
+
+    Outcomes: `Done` · `RowChanged` (one of them is OWNED or GRANTED; then nothing is deleted).
+    """
 
     keys: Sequence[bytes]
 
@@ -223,7 +239,7 @@ class Chunk(NamedTuple):
 
 
 class PartitionSum(NamedTuple):
-    """Count and Σdigest of UE copies, and the highest epoch and n among them."""
+    """Count and Σdigest of UE copies."""
 
     ues: int
     digest: bytes
@@ -239,13 +255,17 @@ class Durability(enum.Enum):
 
 
 class Staging(Protocol):
-    """A bulk-load file beside the live one: no journal, so a crash discards it and the copy starts again (§7)."""
+    """A bulk-load file beside the live one: no journal, so a crash discards it and the copy starts again (§7).
+
+    A failure of any kind raises `StagingBroken`, after which only `discard` is left. Used by one thread at a time,
+    which need not be the one that commits.
+    """
 
     def load(self, heads: Sequence[tuple[bytes, int, int, bytes]], records: Sequence[Record]) -> None:
         """Add the UEs of a chunk, replacing those already there."""
 
     def follow(self, entries: Sequence[LogEntry]) -> Followed:
-        """As `Follow`, against the copies in this file."""
+        """As `Follow`, against the copies in this file, which knows no rows."""
 
     def partition_sum(self, start: bytes, stop: bytes) -> PartitionSum:
         """As `ContextStore.partition_sum`."""
@@ -255,7 +275,12 @@ class Staging(Protocol):
 
 
 class ContextStore(Protocol):
-    """One service's contexts at one network. `commit` from one thread at a time; reads from any one thread."""
+    """One service's contexts at one network.
+
+    `commit`, `trim_log`, `stage` and `adopt` from one thread at a time; reads from any thread, also meanwhile. A read
+    sees all that a returned `commit` wrote. Reads for one request (`row`, `context`, …) do not wait for bulk reads
+    (`chunk`, `log`, `heads`, `partition_sum`, `prove`).
+    """
 
     identity: StoreIdentity
 
@@ -275,13 +300,21 @@ class ContextStore(Protocol):
         """The key bound to an identity here."""
 
     def identity_of(self, key: bytes) -> str | None:
-        """The identity bound to a key here."""
+        """The identity bound to a key here; of several, the one bound first."""
 
     def chunk(self, start: bytes, stop: bytes, limit: int) -> Chunk:
-        """Whole UEs from `start`: at least one, at most about `limit` records; `stop` is where it ended."""
+        """Whole UEs from `start`: at least one, at most `limit` records and a quarter of a frame, unless one UE is
+        more; `stop` is where it ended.
+        """
+
+    def heads(self, start: bytes, stop: bytes) -> list[tuple[bytes, int, int, bytes]]:
+        """The heads of all copies in [start, stop), in key order, as in a chunk."""
 
     def log(self, after_lsn: int, limit: int) -> list[LogEntry]:
-        """Own commits after an lsn, in order."""
+        """Own commits after an lsn, in order, at most `limit` and about a quarter of a frame.
+
+        An lsn is one more than that before it; where the first is not `after_lsn` + 1, the log has been trimmed.
+        """
 
     def trim_log(self, through_lsn: int) -> None:
         """Forget log entries up to an lsn that every follower has durably."""
@@ -290,16 +323,19 @@ class ContextStore(Protocol):
         """The lsn of the last own commit; 0 if there was none."""
 
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
-        """Count and Σdigest of the copies in [start, stop), but for some keys."""
+        """Count and Σ of the heads' digests of the copies in [start, stop), but for some keys."""
+
+    def prove(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
+        """As `partition_sum`, but computed anew from the records: a sum equal to the source's proves the copy."""
 
     def due_timers(self, through_ms: int, limit: int) -> list[Record]:
-        """Armed timers due by then, earliest first, of any key (the caller checks ownership)."""
+        """Armed timers of keys owned here that are due by then, earliest first."""
 
     def next_due_ms(self) -> int | None:
-        """When the earliest armed timer is due; None if none is armed."""
+        """When the earliest armed timer of a key owned here is due; None if none is armed."""
 
     def outbox_keys(self) -> list[bytes]:
-        """Keys with an undelivered outbox entry."""
+        """Keys owned here with an undelivered outbox entry."""
 
     def outbox(self, key: bytes, limit: int) -> list[Record]:
         """The first undelivered outbox entries of a key, in delivery order."""
@@ -315,11 +351,14 @@ class ContextStore(Protocol):
         other than those with a row of their own (early UEs), else `ValueError`."""
 
     def adopt(self, staging: Staging) -> None:
-        """Make the staging file the live one: carry rows, values, identities and early UEs over, fsync, switch to
-        journal mode, rename. Atomic: a crash leaves the old live file, or the new one."""
+        """Make the staging file the live one: carry rows, log, values, identities and early UEs over, fsync, rename.
+
+        Atomic: a crash leaves the old live file, or the new one. `StagingBroken` leaves the old one in use. Reads wait
+        for the rename.
+        """
 
     def check(self) -> list[str]:
-        """Read everything and compare rows, heads and digests; sentences about what does not agree (empty: sound)."""
+        """Read everything and compare pages, digests, heads and log; sentences about what does not agree."""
 
     def close(self) -> None:
         """Release the file."""

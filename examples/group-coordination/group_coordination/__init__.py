@@ -1,0 +1,1 @@
+"""Group coordination: an example of a communication service that moves with its UEs."""

@@ -1,0 +1,269 @@
+"""The UEs of the demo, and the application function that speaks for them: one process, open loop.
+
+Started with a JSON config file, it takes orders on stdin (`open`, `load`, `travel`, `stop`, `read`, `end`) and reports
+on stdout, one JSON object per line; what happened goes to the history file, for the checker. See `member` for a UE.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from outrider.core.refusal import Refused
+from outrider.demo import histories
+from outrider.demo.access import Access, NetworkAt, NoProducer, Sent, Try, producers
+from outrider.demo.histories import Discovered, Subscribed
+from outrider.demo.member import PRESENCE, SESSION, Load, Member
+from outrider.demo.orders import orders, say
+from outrider.demo.population import population
+from outrider.demo.quantiles import quantiles
+from outrider.demo.track import Move, read_track
+from outrider.sbi.client import SbiClient, Unreachable
+from outrider.sbi.tokens import TokenSource
+
+AT_ONCE = 32
+"""Sessions opened, and final states read, at the same time: this is not the load."""
+
+RECENT = 2_000
+"""Latencies that the progress report looks back on."""
+
+PROGRESS_S = 0.5
+
+
+class Unserved(Exception):
+    """Something that the run cannot do without was refused."""
+
+
+class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What the process is told."""
+
+    networks: list[NetworkAt]
+    home: str
+    ues: int
+    track: str
+    history: str
+    nf_instance_id: str
+    load: Load = Load()
+    group_size: int = 25
+    discover_every_s: float = 0.5
+    callback_uri: str | None = None
+
+
+class Group:
+    """All UEs, what they send, and what they saw."""
+
+    def __init__(self, config: Config, history: histories.Writer, client: SbiClient, moves: list[Move]) -> None:
+        self.config = config
+        self.history = history
+        self.client = client
+        self.moves = moves
+        self.load_of = config.load
+        self.home = config.home
+        self.counted: Counter[str] = Counter()
+        self.recent_ms: deque[float] = deque(maxlen=RECENT)
+        self.access = {n.id: self._access(n) for n in config.networks}
+        ues = population(config.ues, group_size=config.group_size, home=config.home)
+        self.members = {ue.number: Member(self, ue) for ue in ues}
+        self._running: list[asyncio.Task[None]] = []
+        self._known: list[asyncio.Task[None]] = []
+        self.stopping = asyncio.Event()
+
+    async def enter(self) -> None:
+        """Become known to the NRF of each network, and stay known."""
+        for access in self.access.values():
+            interval_s = await access.register()
+            self._known.append(asyncio.create_task(self._stay(access, interval_s)))
+
+    async def leave(self) -> None:
+        """Be known no more."""
+        for task in self._known:
+            task.cancel()
+        for access in self.access.values():
+            await access.deregister()
+
+    @staticmethod
+    async def _stay(access: Access, interval_s: float) -> None:
+        while True:
+            await asyncio.sleep(interval_s / 3)
+            with contextlib.suppress(Unreachable, Refused):
+                await access.register()
+
+    def _access(self, network: NetworkAt) -> Access:
+        tokens = TokenSource(self.client, network.nrf_root, self.config.nf_instance_id, "AF")
+        return Access(self.client, network, tokens, self.config.nf_instance_id)
+
+    async def open(self) -> dict[str, int]:
+        """Subscribe to the groups' presence, register every UE at home, and open its session."""
+        if self.config.callback_uri is not None:
+            for group in sorted({m.ue.group for m in self.members.values()}):
+                await self._subscribe(group, self.config.callback_uri)
+        await _all(AT_ONCE, (m.open() for m in self.members.values()))
+        return {"opened": self.counted["opened"], "failed": len(self.members) - self.counted["opened"]}
+
+    async def _subscribe(self, group: str, callback_uri: str) -> None:
+        sent = time.monotonic()
+        path = f"/namf-grouppresence/v1/groups/{group}/subscriptions"
+        request = Try(PRESENCE, "POST", path, {"callbackUri": callback_uri}, idem=f"subscribe-{group}")
+        answer = await self.send(request, lambda: self.config.home)
+        if answer.outcome != "ok" or answer.response is None:
+            raise Unserved(f"the subscription to {group} was answered {answer.status} {answer.cause}")
+        subscription_id = answer.response.json()["subscriptionId"]
+        self.history.write(Subscribed(group, subscription_id, sent, time.monotonic()))
+
+    async def send(self, request: Try, network: Callable[[], str]) -> Sent:
+        """Try a request, in the network where its sender is at each try, until its outcome is certain or time is up."""
+        give_up_s = time.monotonic() + request.retry_limit_s
+        while True:
+            response = await request.once(self.access[network()])
+            if (sent := request.judged(response)) is not None:
+                return sent
+            pause_s = request.pause_s(response)
+            if time.monotonic() + pause_s > give_up_s:
+                return request.given_up(response)
+            self.counted["retried"] += 1
+            await asyncio.sleep(pause_s)
+
+    def load(self) -> None:
+        """Begin to send."""
+        start = time.monotonic()
+        for member in self.members.values():
+            self._run(member.transact(start))
+            self._run(member.renew(start))
+        for access in self.access.values():
+            self._run(self._watch(access))
+
+    def travel(self) -> asyncio.Task[None]:
+        """The group sets out: the track's time begins."""
+        return asyncio.create_task(self._travel(time.monotonic()))
+
+    async def _travel(self, start: float) -> None:
+        async with asyncio.TaskGroup() as arriving:
+            for move in self.moves:
+                await asyncio.sleep(start + move.time_s - time.monotonic())
+                arriving.create_task(self.members[move.ue].arrive(move.network, start + move.time_s))
+
+    async def stop(self) -> None:
+        """Begin nothing new, and wait for what is on its way."""
+        self.stopping.set()
+        await asyncio.gather(*self._running)
+
+    async def read(self) -> int:
+        """Read the state of every UE; how many could be read whole."""
+        await _all(AT_ONCE, (m.read() for m in self.members.values()))
+        return self.counted["read"]
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._running.append(asyncio.create_task(work))
+
+    async def _watch(self, access: Access) -> None:
+        """Note how many instances of the service the network's NRF names."""
+        while not await self.stopped_by(time.monotonic() + self.config.discover_every_s):
+            with contextlib.suppress(Unreachable, Refused, NoProducer):
+                response = await access.discover(SESSION)
+                if response.status == 200:
+                    instances = len(producers(response.json(), SESSION.name))
+                    self.history.write(Discovered(access.network.id, time.monotonic(), instances))
+
+    async def stopped_by(self, at_s: float) -> bool:
+        """Wait until an instant; True, at once, if the load is to end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + at_s - time.monotonic()):
+                await self.stopping.wait()
+        return self.stopping.is_set()
+
+    def progress(self) -> dict[str, Any]:
+        """Where the group stands, for a live view."""
+        where = Counter(m.network for m in self.members.values())
+        return {
+            **{name: self.counted[name] for name in ("sent", "ok", "refused", "failed", "unknown", "retried", "basic")},
+            "basicFailed": self.counted["basicFailed"],
+            "inNetwork": {n.id: where[n.id] for n in self.config.networks},
+            "servedBy": {n.id: self.counted[f"by {n.id}"] for n in self.config.networks},
+            "latencyMs": quantiles(self.recent_ms),
+        }
+
+
+async def _all(at_once: int, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all, so many at the same time."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(each: Coroutine[Any, Any, None]) -> None:
+        async with places:
+            await each
+
+    await asyncio.gather(*(one(each) for each in work))
+
+
+# ------------------------------------------------------------------------------------------- as a process
+
+
+async def _report(group: Group) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_S)
+        say({"progress": group.progress()})
+
+
+async def _obey(group: Group) -> None:
+    travelling: asyncio.Task[None] | None = None
+    async for order in orders():
+        match order.get("do"):
+            case "open":
+                say({"done": "open", **await group.open()})
+            case "load":
+                group.load()
+                say({"done": "load", "atS": time.monotonic()})
+            case "travel":
+                travelling = group.travel()
+                travelling.add_done_callback(lambda _: say({"done": "travelled", "atS": time.monotonic()}))
+                say({"done": "travel", "atS": time.monotonic()})
+            case "stop":
+                if travelling is not None:
+                    await travelling
+                await group.stop()
+                say({"done": "stop", "progress": group.progress()})
+            case "read":
+                say({"done": "read", "read": await group.read()})
+            case "end":
+                return
+            case other:
+                say({"error": f"{other!r} is not an order"})
+
+
+async def _main(config: Config) -> int:
+    networks = [n.id for n in config.networks]
+    moves = read_track(Path(config.track), ues=config.ues, networks=networks, home=config.home)
+    with histories.Writer(Path(config.history)) as history:
+        async with SbiClient() as client:
+            group = Group(config, history, client, moves)
+            try:
+                await group.enter()
+                reporting = asyncio.create_task(_report(group))
+                say({"ready": True})
+                await _obey(group)
+                reporting.cancel()
+                await group.leave()
+            except (Unreachable, Refused, Unserved) as e:
+                say({"error": str(e)})
+                return 1
+    return 0
+
+
+def main() -> None:
+    """Run the UEs until stdin ends or `end` is ordered."""
+    parser = argparse.ArgumentParser(prog="outrider.demo.client", description="The UEs of the demo.")
+    parser.add_argument("config", type=Path, help="a JSON file")
+    options = parser.parse_args()
+    config = msgspec.json.decode(options.config.read_bytes(), type=Config)
+    sys.exit(uvloop.run(_main(config)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""A link between two networks without root: a TCP relay that delays, limits, and breaks on command.
+
+Bytes of each direction of each connection stand in a queue with the time at which they are due, so the delay costs no
+throughput. A *cut* direction delivers nothing and reads nothing, as if its packets were dropped: TCP holds the bytes
+back, and they arrive after `heal`, or the ends give up. A *reset* breaks all connections and refuses new ones.
+
+    python -m outrider.demo.relay --listen 127.0.0.1:0 --connect 127.0.0.1:7443 --delay-ms 10
+
+takes orders on stdin, one JSON object per line: {"do": "cut", "direction": "forward"} (`backward`, `both`),
+{"do": "reset"}, {"do": "heal"}, {"do": "stats"}, {"do": "stop"}. `forward` is from the listening side to the other.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import socket
+import struct
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import uvloop
+
+from outrider.demo.orders import orders, say
+
+Direction = Literal["forward", "backward", "both"]
+
+READ_BYTES = 64 * 1024
+IN_FLIGHT_BYTES = 32 * 1024 * 1024
+"""Bytes on their way in one direction of one connection; more than any link imitated here can hold."""
+
+
+class _Way:
+    """One direction over all connections: how fast, whether open, and how much passed."""
+
+    def __init__(self, delay_s: float, bytes_per_s: int | None) -> None:
+        self.delay_s = delay_s
+        self.bytes_per_s = bytes_per_s
+        self.bytes = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self._free_at = 0.0
+
+    def due(self, size: int, now: float) -> float:
+        """When a piece that comes now has passed the link: after the pieces before it, at the link's rate."""
+        if self.bytes_per_s is None:
+            return now + self.delay_s
+        self._free_at = max(self._free_at, now) + size / self.bytes_per_s
+        return self._free_at + self.delay_s
+
+
+@dataclass
+class _Queue:
+    """Pieces on their way in one direction of one connection; an empty piece is the end of the stream."""
+
+    pieces: deque[tuple[float, bytes]] = field(default_factory=deque)
+    size: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, due: float, piece: bytes) -> None:
+        self.pieces.append((due, piece))
+        self.size += len(piece)
+        self.changed.set()
+
+    def pop(self) -> bytes:
+        _, piece = self.pieces.popleft()
+        self.size -= len(piece)
+        self.changed.set()
+        return piece
+
+    async def change(self) -> None:
+        self.changed.clear()
+        await self.changed.wait()
+
+
+class Relay:
+    """One listener whose connections go to one address."""
+
+    def __init__(
+        self,
+        *,
+        listen: tuple[str, int],
+        connect: tuple[str, int],
+        delay_ms: float = 0.0,
+        bytes_per_s: int | None = None,
+    ) -> None:
+        self._listen = listen
+        self._connect = connect
+        self._ways = {d: _Way(delay_ms / 1000, bytes_per_s) for d in ("forward", "backward")}
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """The port listened on; the real one after `start`."""
+        return self._listen[1]
+
+    @property
+    def forward_bytes(self) -> int:
+        """Bytes delivered from the listening side to the other."""
+        return self._ways["forward"].bytes
+
+    @property
+    def backward_bytes(self) -> int:
+        """Bytes delivered to the listening side."""
+        return self._ways["backward"].bytes
+
+    async def start(self) -> None:
+        """Listen."""
+        host, port = self._listen
+        self._server = await asyncio.start_server(self._accept, host, port)
+        self._listen = host, self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Refuse new connections and break those that are there."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def cut(self, direction: Direction = "both") -> None:
+        """Deliver nothing in this direction until `heal`."""
+        for name in _names(direction):
+            self._ways[name].open.clear()
+
+    async def reset(self) -> None:
+        """Break all connections and refuse new ones until `heal`."""
+        await self.stop()
+
+    async def heal(self) -> None:
+        """Deliver again in both directions, and listen again."""
+        for way in self._ways.values():
+            way.open.set()
+        if self._server is None:
+            await self.start()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        far: asyncio.StreamWriter | None = None
+        ended = False
+        try:
+            far_reader, far = await asyncio.open_connection(*self._connect)
+            async with asyncio.TaskGroup() as group:
+                for way, source, target in (("forward", reader, far), ("backward", far_reader, writer)):
+                    queue = _Queue()
+                    group.create_task(self._take(self._ways[way], source, queue))
+                    group.create_task(self._deliver(self._ways[way], queue, target))
+            ended = True
+        except (OSError, ExceptionGroup):
+            pass  # one end broke the connection, or refused it; the other end is told by the abort
+        except asyncio.CancelledError:
+            pass  # by `stop` alone; asyncio would report the cancellation of a handler as an error
+        finally:
+            self._connections.discard(task)
+            for end in (writer, far):
+                if end is not None and ended:
+                    end.close()
+                elif end is not None:
+                    _break(end)
+
+    async def _take(self, way: _Way, source: asyncio.StreamReader, queue: _Queue) -> None:
+        """Read what one end sends, no faster than the link carries it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await way.open.wait()
+            while queue.size >= IN_FLIGHT_BYTES:
+                await queue.change()
+            piece = await source.read(READ_BYTES)
+            queue.put(way.due(len(piece), loop.time()), piece)
+            if not piece:
+                return
+
+    async def _deliver(self, way: _Way, queue: _Queue, target: asyncio.StreamWriter) -> None:
+        """Write each piece to the other end when it is due and the direction is open."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while not queue.pieces:
+                await queue.change()
+            if (wait_s := queue.pieces[0][0] - loop.time()) > 0:
+                await asyncio.sleep(wait_s)
+            await way.open.wait()
+            piece = queue.pop()
+            if not piece:
+                with contextlib.suppress(OSError):
+                    target.write_eof()
+                return
+            target.write(piece)
+            way.bytes += len(piece)
+            await target.drain()
+
+
+def _break(end: asyncio.StreamWriter) -> None:
+    """Close so that the other side sees a reset, not an end."""
+    if (sock := end.get_extra_info("socket")) is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    end.transport.abort()
+
+
+def _names(direction: Direction) -> tuple[str, ...]:
+    if direction not in get_args(Direction):
+        raise ValueError(f"{direction!r} is not a direction: write forward, backward or both")
+    return ("forward", "backward") if direction == "both" else (direction,)
+
+
+# ------------------------------------------------------------------------------------------- as a process
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host or "127.0.0.1", int(port)
+
+
+async def _obey(relays: list[Relay]) -> None:
+    async for order in orders():
+        do = order.get("do")
+        chosen = relays if "relay" not in order else [relays[order["relay"]]]
+        try:
+            for relay in chosen:
+                match do:
+                    case "cut":
+                        relay.cut(order.get("direction", "both"))
+                    case "reset":
+                        await relay.reset()
+                    case "heal":
+                        await relay.heal()
+                    case "stats" | "stop":
+                        pass
+                    case _:
+                        raise ValueError(f"{do!r} is not an order")
+        except (ValueError, OSError) as e:
+            say({"error": str(e)})
+            continue
+        say({"done": do, "bytes": [{"forward": r.forward_bytes, "backward": r.backward_bytes} for r in relays]})
+        if do == "stop":
+            return
+
+
+async def _main(options: argparse.Namespace) -> None:
+    relays = [
+        Relay(listen=_address(a), connect=_address(b), delay_ms=options.delay_ms, bytes_per_s=options.bytes_per_s)
+        for a, b in zip(options.listen, options.connect, strict=True)
+    ]
+    for relay in relays:
+        await relay.start()
+    say({"ready": True, "ports": [relay.port for relay in relays]})
+    await _obey(relays)
+    for relay in relays:
+        await relay.stop()
+
+
+def main() -> None:
+    """Run relays until stdin ends or `stop` is ordered."""
+    parser = argparse.ArgumentParser(prog="outrider.demo.relay", description="A TCP link that delays and breaks.")
+    parser.add_argument("--listen", action="append", required=True, metavar="HOST:PORT", help="repeat for more links")
+    parser.add_argument("--connect", action="append", required=True, metavar="HOST:PORT", help="one for each --listen")
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="one way")
+    parser.add_argument("--bytes-per-s", type=int, default=None, help="of each direction of each link")
+    options = parser.parse_args()
+    if len(options.listen) != len(options.connect):
+        parser.error("each --listen needs a --connect")
+    uvloop.run(_main(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,412 @@
+"""What each command of the phase machine does at this network. Every one may be repeated, also after a crash.
+
+An act that is done posts its event; one that waits polls the own keeper. What the partner has to do is not commanded:
+it follows from what it is told. `Refused` from an act of the way in ends the migration; on the way back it is tried
+again (`runner.WAY_BACK`).
+"""
+
+import msgspec
+
+from outrider.core import limits
+from outrider.core.refusal import Refusal, Refused
+from outrider.functions.lmsf import clocks, receipt
+from outrider.functions.lmsf.instances import selection
+from outrider.functions.lmsf.keepers import HostMigration
+from outrider.functions.lmsf.negotiation import check_answer
+from outrider.functions.lmsf.record import Agreed, Exchange, Offer
+from outrider.functions.lmsf.runner import Act, Runner
+from outrider.protocol import migration as machine
+from outrider.protocol.phase import Command, Fact, Role, may_have_moved
+from outrider.sbi import headers
+from outrider.sbi.client import Unreachable
+from outrider.sbi.http import Response
+from outrider.sbi.problem import refusal_from
+
+_SKEW_SAMPLES = 4
+_WORKER_TRIES = 100
+
+
+class _Refusals(msgspec.Struct):
+    refusals: list[Refusal] = []
+
+
+def refusals_from(response: Response, otherwise: str) -> list[Refusal]:
+    """Every reason that a partner's refusal gives, the one that it is about first."""
+    first = refusal_from(response, otherwise)
+    try:
+        more = msgspec.json.decode(response.body, type=_Refusals).refusals
+    except msgspec.DecodeError:
+        more = []
+    return more or [first]
+
+
+def _busy(response: Response, partner: str) -> None:
+    """Answers that say nothing about the request are as good as none."""
+    if response.status in (401, 429, 500, 502, 503, 504):
+        raise Unreachable(f"{partner} answers {response.status}", not_sent=False)
+
+
+# ------------------------------------------------------------------------------------ terms and permissions
+
+
+async def send_offer(r: Runner) -> None:
+    """Source: send the offer; the answer is the same contract, signed by both."""
+    record, partner = r.record, r.partner
+    offer = Offer(
+        migration_id=r.id, contract=record.contract, manifest=record.manifest, package_bytes=record.package_bytes
+    )
+    response = await r.tools.partners.request(
+        partner, "POST", "/nlmsf-negotiation/v1/offers", scope="nlmsf-negotiation", json=offer
+    )
+    if response.status not in (200, 201):
+        _busy(response, partner)
+        reasons = refusals_from(response, f"{partner} does not take the offer.")
+        _refuse(r, machine.OfferJudged, reasons, partner)
+        return
+    agreed = msgspec.json.decode(response.body, type=Agreed)
+    refusal = check_answer(r.contract, agreed.contract, r.tools.permissions.keys)
+    if refusal is not None:
+        _refuse(r, machine.OfferJudged, [refusal], partner)
+        return
+    r.post(machine.OfferJudged(), contract=agreed.contract)
+
+
+def _refuse(r: Runner, event: type, reasons: list[Refusal], by: str) -> None:
+    ending = r.ending(reasons[0].code, reasons[0].sentence, by=by)
+    r.post(event(ending), refusals=reasons)
+
+
+async def judge_offer(r: Runner) -> None:
+    """Target: check the terms; sign them if there is nothing against."""
+    tools, record = r.tools, r.record
+    partner = tools.partners.get(r.partner)
+    if partner is None:
+        raise Refused(Refusal("PARTNER_UNKNOWN", f"{r.partner} is no partner of this network any more."))
+    now_ms = tools.clock.now_ms()
+    reasons = tools.negotiation.judge(r.contract, record.manifest, partner, record.package_bytes, now_ms)
+    if reasons:
+        _refuse(r, machine.OfferJudged, reasons, tools.network)
+        return
+    signed = tools.negotiation.sign(record.contract)
+    if isinstance(signed, Refusal):
+        _refuse(r, machine.OfferJudged, [signed], tools.network)
+        return
+    r.post(machine.OfferJudged(), contract=signed)
+
+
+async def check_permissions(r: Runner) -> None:
+    """Source: exchange permissions with the target; both sides judge the same ones."""
+    tools, partner = r.tools, r.partner
+    response = await tools.partners.request(
+        partner,
+        "PUT",
+        f"/nlmsf-permission/v1/migrations/{r.id}/exchange",
+        scope="nlmsf-permission",
+        json=tools.permissions.exchange(r.record.service),
+    )
+    if response.status != 200:
+        _busy(response, partner)
+        _refuse(r, machine.Judged, refusals_from(response, f"{partner} does not exchange permissions."), partner)
+        return
+    answer = msgspec.json.decode(response.body, type=Exchange)
+    presented = await tools.permissions.take(answer, partner)
+    verdict = tools.permissions.judge(r.contract, r.record.manifest, instances=1, presented=presented)
+    own = verdict if isinstance(verdict, list) else []
+    if own or answer.refusals:
+        said = {reason.code for reason in own}
+        reasons = [*own, *(reason for reason in answer.refusals if reason.code not in said)]
+        _refuse(r, machine.Judged, reasons, tools.network if own else partner)
+        return
+    r.post(machine.Judged())
+
+
+# ------------------------------------------------------------------------------------- target: preparation
+
+
+async def fetch_package(r: Runner) -> None:
+    """Target: get the package from the source and verify it; it must be what the contract and the offer say."""
+    contract, record = r.contract, r.record
+    package = await r.tools.catalogue.fetch(contract.package_digest, record.package_bytes, r.partner)
+    if package.sbom_digest != contract.sbom_digest:
+        raise Refused(Refusal("SBOM_MISMATCH", "The package's SBOM is not the one that the contract names."))
+    if package.manifest != record.manifest:
+        raise Refused(Refusal("MANIFEST_MISMATCH", "The package's manifest is not the one that was offered."))
+
+
+async def start_host(r: Runner) -> None:
+    """Target: install the package and start a host that owns nothing."""
+    package = r.tools.catalogue.get(r.contract.package_digest)
+    if package is None:
+        raise Refused(Refusal("PACKAGE_UNKNOWN", "The package is gone from this network's catalogue."))
+    digest_key = r.record.peer.digest_key if r.record.peer is not None else None
+    await r.tools.deployments.prepare(package, home=r.contract.home, migration_id=r.id, digest_key=digest_key)
+    await r.tools.deployments.install(r.record.service)
+    await r.tools.deployments.run(r.record.service)
+
+
+async def register_instances(r: Runner) -> None:
+    """Target: put the NF instances at the NRF, undiscoverable."""
+    await r.tools.deployments.register(r.record.service)
+    await r.tools.deployments.change(r.record.service, state="RUNNING")
+
+
+async def open_staging(r: Runner) -> None:
+    """Target: let the keeper take what the source's keeper sends."""
+    await _open(r, r.id, "target")
+
+
+async def _open(r: Runner, name: str, role: str, *, move_all: bool | None = None, return_of: str | None = None) -> None:
+    peer = r.record.peer
+    await r.tools.keepers.open(
+        r.record.service,
+        name,
+        role="source" if role == "source" else "target",
+        peer=r.partner,
+        peer_store_id=peer.store_id if peer is not None else "",
+        home=r.contract.home,
+        mode=r.contract.mode,
+        move_all=r.row.move_all if move_all is None else move_all,
+        arrival_evidence=r.contract.arrival_evidence,
+        return_of=return_of,
+    )
+
+
+async def self_test(r: Runner) -> None:
+    """Target: the worker runs the package, and the networks' clocks are close."""
+    status = await r.tools.keepers.status(r.record.service)
+    for _ in range(_WORKER_TRIES):
+        if status.worker.alive:
+            break
+        await r.tools.clock.sleep(limits.KEEPER_POLL_MS / 1000)
+        status = await r.tools.keepers.status(r.record.service)
+    else:
+        sentence = "The package's worker does not come up in the sandbox of this network."
+        raise Refused(Refusal("WORKER_DEAD", sentence, {"service": r.record.service}, "Read the host's log."))
+    skew = clocks.judge_skew([s for _ in range(_SKEW_SAMPLES) if (s := await _sample(r))], r.partner)
+    if isinstance(skew, Refusal):
+        raise Refused(skew)
+    r.post(machine.Prepared(), store_id=status.store_id)
+
+
+async def _sample(r: Runner) -> clocks.Sample | None:
+    sent_ms = r.tools.clock.now_ms()
+    response = await r.tools.partners.request(
+        r.partner, "GET", f"/nlmsf-negotiation/v1/migrations/{r.id}/view", scope="nlmsf-negotiation"
+    )
+    received_ms = r.tools.clock.now_ms()
+    theirs_ms = clocks.parse_timestamp(response.header(headers.SENDER_TIMESTAMP) or "")
+    return None if theirs_ms is None else clocks.Sample(sent_ms, theirs_ms, received_ms)
+
+
+async def make_discoverable(r: Runner) -> None:
+    """Target: consumers of this network find the service; with an area, those that ask for a UE in it."""
+    conditions = selection(r.contract.area)
+    await r.tools.deployments.show(
+        r.record.service, "REGISTERED" if conditions is None else "CANARY_RELEASE", conditions
+    )
+
+
+# ------------------------------------------------------------------------------------- source: copy and move
+
+
+async def _wait(r: Runner, name: str, *states: str, returning: bool = False) -> HostMigration | None:
+    """Poll the keeper until a migration is in one of the states; None if the keeper does not know it (any more)."""
+    while True:
+        known = await r.tools.keepers.migration(r.record.service, name)
+        if known is None:
+            return None
+        r.progress = known.progress(returning=returning)
+        if known.state in states:
+            return known
+        await r.tools.clock.sleep(limits.KEEPER_POLL_MS / 1000)
+
+
+def _keeper_stopped(known: HostMigration) -> Refused:
+    sentence = "The keeper has stopped the migration by itself."
+    return Refused(Refusal(known.cause or "KEEPER_ABORTED", sentence, {"keeperState": known.state}, "Read its log."))
+
+
+async def start_copy(r: Runner) -> None:
+    """Source: copy, and follow, until the copy is durable at the target."""
+    while True:
+        await _open(r, r.id, "source")
+        known = await _wait(r, r.id, "following", "relocating", "settled", "aborting", "aborted", "done")
+        if known is None:
+            continue
+        if known.state in ("aborting", "aborted", "done"):
+            raise _keeper_stopped(known)
+        r.post(machine.CopyDurable())
+        return
+
+
+async def relocate(r: Runner) -> None:
+    """Source: let UEs change owner: those that arrive, or all of them."""
+    while True:
+        if not await r.tools.keepers.relocate(r.record.service, r.id, "all" if r.row.move_all else "arrived"):
+            await _open(r, r.id, "source")
+            continue
+        known = await _wait(r, r.id, "settled", "aborting", "aborted", "done")
+        if known is None:
+            continue
+        if known.state != "settled":
+            raise _keeper_stopped(known)
+        r.post(machine.AllMoved())
+        return
+
+
+# ------------------------------------------------------------------------------------------- the way back
+
+
+def _nothing_here(r: Runner) -> bool:
+    """Whether a target certainly has no host with keys. A host that is only being started is not nothing."""
+    if r.row.role is Role.SOURCE or r.tools.deployments.host(r.record.service) is not None:
+        return False
+    deployment = r.tools.deployments.get(r.record.service)
+    ours = deployment is not None and deployment.migration_id == r.id
+    return not ours or Fact.PREPARED not in r.row.facts
+
+
+async def stop_granting(r: Runner) -> None:
+    """Both: the own keeper holds, grants and accepts nothing in this migration any more."""
+    cause = r.row.ending.cause if r.row.ending is not None else "ABORTED"
+    if not _nothing_here(r):
+        await r.tools.keepers.abort(r.record.service, r.id, cause)
+    r.undo(f"no UE changes owner any more at {r.tools.network}")
+    r.post(machine.Stopped())
+
+
+async def take_back(r: Runner) -> None:
+    """Source: grant nothing more under the way out, and take keys on the way back."""
+    await r.tools.keepers.finish(r.record.service, r.id)
+    await _open(r, r.record.return_id, "target", move_all=True, return_of=r.id)
+    r.post(machine.Receiving())
+
+
+async def check_whole(r: Runner) -> None:
+    """Source: wait until the own store owns every key."""
+    while not await _is_whole(r):
+        await r.refresh()
+        await r.tools.clock.sleep(limits.KEEPER_POLL_MS / 1000)
+    r.undo(f"every UE is at {r.tools.network}")
+    r.post(machine.Whole())
+
+
+async def _is_whole(r: Runner) -> bool:
+    """Whether the own store owns every key; where its keeper does not count rows, the target must have none."""
+    if not may_have_moved(r.row):
+        return True
+    status = await r.tools.keepers.status(r.record.service)
+    if status.ues is not None:
+        return status.ues.foreign == 0 and status.ues.granted == 0
+    known = await _either(r)
+    return Fact.RETURNED in r.row.peer_facts and (known is None or (known.moved_ues == 0 and not known.doubts))
+
+
+async def _either(r: Runner) -> HostMigration | None:
+    """The way back as the keeper knows it, else the way out."""
+    keepers, service = r.tools.keepers, r.record.service
+    return await keepers.migration(service, r.record.return_id) or await keepers.migration(service, r.id)
+
+
+async def give_back(r: Runner) -> None:
+    """Target: give every key back to the source."""
+    service, name = r.record.service, r.record.return_id
+    await r.tools.keepers.finish(service, r.id)
+    while True:
+        await _open(r, name, "source", move_all=True, return_of=r.id)
+        if await _wait(r, name, "following", "relocating", "settled", returning=True) is None:
+            continue
+        await r.tools.keepers.relocate(service, name, "all")
+        if await _wait(r, name, "settled", returning=True) is not None:
+            return
+
+
+async def check_empty(r: Runner) -> None:
+    """Target: wait until the own store owns and has granted nothing."""
+    while not await _is_empty(r):
+        await r.refresh()
+        await r.tools.clock.sleep(limits.KEEPER_POLL_MS / 1000)
+    r.post(machine.Empty())
+
+
+async def _is_empty(r: Runner) -> bool:
+    """Whether the own store has no key; a wrong yes does no harm, because the keeper refuses to erase what it owns."""
+    if _nothing_here(r):
+        return True
+    status = await r.tools.keepers.status(r.record.service)
+    if status.ues is not None:
+        return status.ues.owned == 0 and status.ues.granted == 0
+    known = await _either(r)
+    return known is None or (known.remaining_ues == 0 and not known.doubts)
+
+
+async def finish(r: Runner) -> None:
+    """Source: end the streams of both ways."""
+    for name in (r.record.return_id, r.id):
+        await r.tools.keepers.finish(r.record.service, name)
+
+
+async def clear(r: Runner) -> None:
+    """Target: deregister, erase, stop, delete; then sign that it is done.
+
+    The keeper refuses to erase while it owns or has granted a key; so does this act, and is tried again.
+    """
+    tools, service = r.tools, r.record.service
+    deployment = tools.deployments.get(service)
+    if deployment is not None and deployment.migration_id == r.id:
+        await tools.deployments.withdraw(service)
+        if not _nothing_here(r):
+            # Journalled before the store is gone: afterwards nobody can count it.
+            count = await tools.keepers.erase(service)
+            await r.note(erased_ues=max(count, r.record.erased_ues or 0))
+        await tools.deployments.clear(service)
+        r.undo(f"NF instances, host, state and software removed at {tools.network}")
+    word = receipt.sign(_receipt(r, tools.network, r.record.erased_ues or 0), tools.signer)
+    r.post(machine.Cleared(), receipt=word)
+
+
+def _receipt(r: Runner, network: str, erased_ues: int) -> receipt.Receipt:
+    return receipt.Receipt(
+        migration_id=r.id,
+        contract_digest=r.contract.digest,
+        service=r.record.service,
+        package_digest=r.contract.package_digest,
+        network=network,
+        erased_ues=erased_ues,
+        software_erased=True,
+        erased_at_ms=r.tools.clock.now_ms(),
+    )
+
+
+async def close(r: Runner) -> None:
+    """Source: check the target's receipt, and keep it."""
+    word = r.record.peer.receipt if r.record.peer is not None else None
+    if word is None:
+        raise Refused(Refusal("RECEIPT_MISSING", f"{r.partner} says that it is clear, but sent no receipt."))
+    checked = receipt.read(word, r.tools.permissions.keys.get(r.partner, ()), _receipt(r, r.partner, 0))
+    if isinstance(checked, Refusal):
+        raise Refused(checked)
+    r.post(machine.Closed(), receipt=word)
+
+
+ACTS: dict[Command, Act] = {
+    Command.SEND_OFFER: send_offer,
+    Command.JUDGE_OFFER: judge_offer,
+    Command.CHECK_PERMISSIONS: check_permissions,
+    Command.FETCH_PACKAGE: fetch_package,
+    Command.START_HOST: start_host,
+    Command.REGISTER_INSTANCES: register_instances,
+    Command.OPEN_STAGING: open_staging,
+    Command.SELF_TEST: self_test,
+    Command.START_COPY: start_copy,
+    Command.RELOCATE: relocate,
+    Command.MAKE_DISCOVERABLE: make_discoverable,
+    Command.STOP_GRANTING: stop_granting,
+    Command.TAKE_BACK: take_back,
+    Command.CHECK_WHOLE: check_whole,
+    Command.GIVE_BACK: give_back,
+    Command.CHECK_EMPTY: check_empty,
+    Command.FINISH: finish,
+    Command.CLEAR: clear,
+    Command.CLOSE: close,
+}

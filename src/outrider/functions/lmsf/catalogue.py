@@ -1,0 +1,272 @@
+"""The catalogue: package archives of this operator, and those fetched from partners, each verified before it counts.
+
+Archives move in ranges, up from the CLI and across from a partner; what has come is on the disk, so both go on where
+they stopped. An upload is named by the archive's SHA-256, a package by its package digest. An archive is verified
+again at each network that takes it: signature, digests, SBOM.
+"""
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from outrider.core import limits
+from outrider.core.refusal import Refusal, Refused
+from outrider.functions.lmsf.journal import Journal
+from outrider.functions.lmsf.ports import Clock, Partners, Software, Verified
+from outrider.functions.lmsf.record import Package
+from outrider.sbi.client import Unreachable
+from outrider.sbi.problem import refusal_from
+
+SCOPE = "nlmsf-catalogue"
+_DIGEST = re.compile(r"\A[0-9a-f]{64}\Z")
+_RANGE = re.compile(r"\A(?:bytes[ =])?(\d+)-(\d+)(?:/(\d+))?\Z")
+
+
+def byte_range(header: str | None, *, total: bool = False) -> tuple[int, int, int]:
+    """`(first, last, total)` of a Range or Content-Range header; refuses what is not one closed range."""
+    match = _RANGE.match(header or "")
+    if match is None or (total and match[3] is None) or int(match[2]) < int(match[1]):
+        raise Refused(
+            Refusal(
+                "INVALID_RANGE",
+                f"{header!r} is not one closed range of bytes.",
+                remedy="Write `Content-Range: bytes FIRST-LAST/TOTAL`, or `Range: bytes=FIRST-LAST`.",
+                status=400,
+            )
+        )
+    return int(match[1]), int(match[2]), int(match[3] or 0)
+
+
+def check_digest(digest: str) -> str:
+    """The digest itself; refused unless it is 64 lower-case hexadecimal digits, so that it is safe in a path."""
+    if _DIGEST.match(digest) is None:
+        raise Refused(Refusal("INVALID_DIGEST", f"{digest[:80]!r} is no SHA-256 in hexadecimal.", status=400))
+    return digest
+
+
+class Catalogue:
+    """Archives under one folder: `DIGEST.lms`, and parts of those that are coming."""
+
+    def __init__(self, folder: Path, journal: Journal, software: Software, partners: Partners, clock: Clock) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._journal = journal
+        self._software = software
+        self._partners = partners
+        self._clock = clock
+        self._packages: dict[str, Package] = {}
+        for body in journal.all("package"):
+            package = msgspec.json.decode(body, type=Package)
+            self._packages[package.digest] = package
+
+    def all(self) -> list[Package]:
+        """Every package, by service and version."""
+        return sorted(self._packages.values(), key=lambda p: (p.manifest.service, p.manifest.version, p.digest))
+
+    def get(self, digest: str) -> Package | None:
+        """One package."""
+        return self._packages.get(digest)
+
+    def archive(self, digest: str) -> Path:
+        """Where the archive of a package lies."""
+        return self._folder / f"{check_digest(digest)}.lms"
+
+    def _upload(self, sha256: str) -> Path:
+        return self._folder / f"upload-{check_digest(sha256)}.part"
+
+    def _fetching(self, digest: str) -> Path:
+        return self._folder / f"fetch-{check_digest(digest)}.part"
+
+    def uploaded(self, sha256: str) -> int:
+        """How many bytes of an upload have come."""
+        return _size(self._upload(sha256))
+
+    async def read(self, digest: str, first: int, last: int) -> bytes:
+        """A range of an archive, cut at the bound of one answer."""
+        package = self.get(digest)
+        if package is None:
+            raise Refused(_unknown(digest))
+        if first >= package.size_bytes:
+            raise Refused(
+                Refusal("RANGE_NOT_SATISFIABLE", f"The archive has {package.size_bytes} bytes only.", status=416)
+            )
+        size = min(last + 1 - first, limits.CATALOGUE_RANGE_BYTES)
+
+        def read() -> bytes:
+            with open(self.archive(digest), "rb") as file:
+                file.seek(first)
+                return file.read(size)
+
+        return await asyncio.to_thread(read)
+
+    async def upload(self, sha256: str, first: int, total: int, body: bytes) -> int:
+        """Add a range to an upload; returns how much has come. A range that is there already is fine."""
+        return await self._write(self._upload(sha256), first, total, body)
+
+    async def _write(self, part: Path, first: int, total: int, body: bytes) -> int:
+        if total > limits.PACKAGE_BYTES or first + len(body) > total:
+            raise Refused(_too_large(total))
+        have = _size(part)
+        if first > have:
+            raise Refused(
+                Refusal(
+                    "RANGE_GAP",
+                    f"{have} bytes have come, so the next range begins there, not at {first}.",
+                    {"receivedBytes": str(have)},
+                    status=409,
+                )
+            )
+        if first + len(body) <= have:
+            return have
+        check_room(self._folder, total - have)
+
+        def write() -> int:
+            with open(part, "ab") as file:
+                file.write(body[have - first :])
+            return _size(part)
+
+        return await asyncio.to_thread(write)
+
+    async def onboard(self, sha256: str) -> Package:
+        """Take an upload in that has come whole."""
+        part = self._upload(sha256)
+        if not _size(part):
+            raise Refused(_unknown(sha256))
+        found = await asyncio.to_thread(_sha256, part)
+        if found != sha256:
+            part.unlink()
+            raise Refused(_damaged(found, sha256))
+        return await self._take(part, "")
+
+    async def _take(self, part: Path, origin: str, expected: str | None = None) -> Package:
+        """Verify an archive that has come and keep it."""
+        verified = await asyncio.to_thread(self._checked, part, expected)
+        if isinstance(verified, Refusal):
+            raise Refused(verified)
+        known = self.get(verified.digest)
+        if known is not None and (origin or not known.origin):
+            return known
+        package = Package(
+            digest=verified.digest,
+            sbom_digest=verified.sbom_digest,
+            manifest=verified.manifest,
+            size_bytes=verified.size_bytes,
+            vendor_key_id=verified.vendor_key_id,
+            origin=origin,
+            onboarded_ms=self._clock.now_ms(),
+        )
+        await self._journal.put("package", package.digest, msgspec.json.encode(package))
+        self._packages[package.digest] = package
+        return package
+
+    def _checked(self, part: Path, expected: str | None) -> Verified | Refusal:
+        """Verify, and put the archive in its place; a refused one is deleted, since it is not what it should be."""
+        verified = self._software.verify(part)
+        if not isinstance(verified, Refusal) and expected not in (None, verified.digest):
+            verified = _damaged(verified.digest, expected or "")
+        if isinstance(verified, Refusal):
+            part.unlink()
+        else:
+            os.replace(part, self.archive(verified.digest))
+        return verified
+
+    async def fetch(self, digest: str, size: int, partner: str) -> Package:
+        """Get an archive from a partner's catalogue, from where an earlier try stopped, and take it in."""
+        if size > limits.PACKAGE_BYTES:
+            raise Refused(_too_large(size))
+        known = self.get(digest)
+        if known is not None:
+            return known
+        part = self._fetching(digest)
+        while (have := _size(part)) < size:
+            last = min(have + limits.CATALOGUE_RANGE_BYTES, size) - 1
+            response = await self._partners.request(
+                partner,
+                "GET",
+                f"/nlmsf-catalogue/v1/packages/{digest}/archive",
+                scope=SCOPE,
+                headers=[("range", f"bytes={have}-{last}")],
+                bulk=True,
+                timeout_s=limits.PARTNER_LIMIT_MS / 1000,
+            )
+            if response.status in (429, 502, 503, 504):
+                raise Unreachable(f"{partner} gave no package bytes: {response.status}", not_sent=True)
+            if response.status != 206 or not response.body:
+                raise Refused(refusal_from(response, f"{partner} does not hand out the package."))
+            await self._write(part, have, size, response.body[: last + 1 - have])
+        return await self._take(part, partner, digest)
+
+    async def install(self, digest: str, folder: Path) -> Path:
+        """Unpack a package for a host, below a folder; the package's folder."""
+        if self.get(digest) is None:
+            raise Refused(_unknown(digest))
+        installed = await asyncio.to_thread(self._software.install, self.archive(digest), folder)
+        if isinstance(installed, Refusal):
+            raise Refused(installed)
+        return installed
+
+    async def drop(self, digest: str) -> None:
+        """Delete a package, and what has come of one; nothing to do if there is none."""
+        if self._packages.pop(digest, None) is not None:
+            await self._journal.drop("package", digest)
+        for path in (self.archive(digest), self._fetching(digest)):
+            path.unlink(missing_ok=True)
+
+
+def check_room(where: Path, more: int) -> None:
+    """Refused if so many bytes more would fill the disk."""
+    free = shutil.disk_usage(where).free
+    if free - more < limits.DISK_RESERVE_BYTES:
+        raise Refused(no_room(more, free))
+
+
+def no_room(needed: int, free: int) -> Refusal:
+    """The refusal of a disk that is too full."""
+    return Refusal(
+        "NO_ROOM",
+        f"{needed} bytes are needed, and only {free} are free; some must stay free for what runs already.",
+        {"neededBytes": str(needed), "freeBytes": str(free), "reserveBytes": str(limits.DISK_RESERVE_BYTES)},
+        "Free disk space at this network.",
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _damaged(found: str, expected: str) -> Refusal:
+    return Refusal(
+        "DIGEST_MISMATCH",
+        f"The archive has the digest {found[:16]}…, not {expected[:16]}…: it was changed or damaged on the way.",
+        {"found": found, "expected": expected},
+        "Send it again.",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unknown(digest: str) -> Refusal:
+    return Refusal(
+        "PACKAGE_UNKNOWN",
+        f"The catalogue has no package {digest[:16]}….",
+        {"packageDigest": digest},
+        "`outrider service deploy PACKAGE` onboards it.",
+        status=404,
+    )
+
+
+def _too_large(size: int) -> Refusal:
+    return Refusal(
+        "PACKAGE_TOO_LARGE",
+        f"The archive has {size} bytes or more; {limits.PACKAGE_BYTES} are the most.",
+        {"limitBytes": str(limits.PACKAGE_BYTES)},
+        status=413,
+    )

@@ -1,0 +1,347 @@
+"""The LMSF of one network: its parts put together, its migrations, and its two faces.
+
+`router` is for the own network (operator, CLI, console), `partner_router(partner)` for one partner; both check tokens
+(`guard`). A migration is a `Runner`; all that the engine adds is to begin one, to find one, and to start all of them
+again after a restart, each with what its journalled row demands.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from outrider.core import limits
+from outrider.core.contract import Contract
+from outrider.core.ids import NetworkId
+from outrider.core.refusal import Refusal
+from outrider.functions.lmsf import negotiation, openapi, operator, partner
+from outrider.functions.lmsf.acts import ACTS
+from outrider.functions.lmsf.catalogue import Catalogue
+from outrider.functions.lmsf.clocks import SystemClock
+from outrider.functions.lmsf.deployments import Deployments
+from outrider.functions.lmsf.guard import Guard
+from outrider.functions.lmsf.instances import Instances
+from outrider.functions.lmsf.journal import Journal
+from outrider.functions.lmsf.keepers import Keepers
+from outrider.functions.lmsf.negotiation import Negotiation, Wanted
+from outrider.functions.lmsf.permissions import Permissions
+from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, Policy, Signer, Software
+from outrider.functions.lmsf.record import Exchange, Migration, Offer
+from outrider.functions.lmsf.runner import Runner, Tools
+from outrider.protocol import migration as machine
+from outrider.protocol.phase import ENDS, Fact, Phase, Role, Row
+from outrider.sbi.client import Unreachable
+from outrider.sbi.router import Router
+from outrider.sbi.tokens import TokenVerifier
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LmsfConfig:
+    """What the LMSF of one network is told."""
+
+    network: NetworkId
+    instance_id: str
+    nf_types: frozenset[str]
+    nrf_root: str
+    data_dir: Path
+
+
+class Lmsf:
+    """The LMS Function."""
+
+    def __init__(
+        self,
+        config: LmsfConfig,
+        *,
+        partners: Partners,
+        inner: Inner,
+        hosts: Hosts,
+        signer: Signer,
+        software: Software,
+        verifier: TokenVerifier,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = config
+        self.network = str(config.network)
+        self.partners = partners
+        self.clock = clock or SystemClock()
+        self.signer = signer
+        folder = config.data_dir
+        self.journal = Journal(folder / "lmsf.db")
+        self.keepers = Keepers(inner, hosts)
+        self.catalogue = Catalogue(folder / "packages", self.journal, software, partners, self.clock)
+        self.permissions = Permissions(self.network, self.journal, signer, partners, self.clock)
+        self.deployments = Deployments(
+            self.network,
+            config.nf_types,
+            folder / "installed",
+            self.journal,
+            self.catalogue,
+            hosts,
+            Instances(inner, config.nrf_root, config.network),
+            self.clock,
+        )
+        self.negotiation = Negotiation(self.network, config.nf_types, folder, self.deployments, signer, policy)
+        self._tools = Tools(
+            network=self.network,
+            journal=self.journal,
+            clock=self.clock,
+            signer=signer,
+            partners=partners,
+            keepers=self.keepers,
+            catalogue=self.catalogue,
+            permissions=self.permissions,
+            negotiation=self.negotiation,
+            deployments=self.deployments,
+        )
+        self._runners: dict[str, Runner] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        for body in self.journal.all("migration"):
+            record = msgspec.json.decode(body, type=Migration)
+            self._runners[record.id] = Runner(record, self._tools, ACTS)
+        self._guard = Guard(verifier, config.instance_id, config.network, self.clock)
+        self.router = Router()
+        operator.routes(self, self._guard.routes(self.router, config.network))
+        openapi.routes(self.router)
+
+    def partner_router(self, network: str) -> Router:
+        """What one partner may reach; its tokens must name it as the consumer's network."""
+        router = Router()
+        partner.routes(self, network, self._guard.routes(router, NetworkId.parse(network)))
+        return router
+
+    async def start(self) -> None:
+        """Bring up what is to run here and go on with every migration; the own NRF must be reachable soon."""
+        self.deployments.start()
+        for runner in self._runners.values():
+            if not runner.record.told:
+                runner.start(resume=True)
+
+    async def stop(self) -> None:
+        """Stop working and close the journal; what is under way goes on after the next start."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
+        await self.deployments.stop()
+        self.journal.close()
+
+    # ------------------------------------------------------------------------------------------- looking
+
+    def all(self) -> list[Runner]:
+        """Every migration, the newest first."""
+        return sorted(self._runners.values(), key=lambda r: -r.record.created_ms)
+
+    def get(self, migration_id: str) -> Runner | None:
+        """One migration."""
+        return self._runners.get(migration_id)
+
+    def live(self, service: str) -> Runner | None:
+        """The migration of a service that is not over, if there is one."""
+        return next((r for r in self._runners.values() if r.record.service == service and not r.over), None)
+
+    def hands_out(self, package_digest: str, network: str) -> bool:
+        """Whether a partner may fetch a package: it is preparing a migration of it that both have permitted."""
+        return any(
+            r.partner == network
+            and r.row.role is Role.SOURCE
+            and r.row.phase is Phase.PREPARING
+            and r.contract.package_digest == package_digest
+            for r in self._runners.values()
+        )
+
+    # ------------------------------------------------------------------------------------ by the operator
+
+    async def begin(self, wanted: Wanted) -> Runner | Refusal:
+        """Begin a migration of a service of this network; refused at once for what is known here alone."""
+        deployment = self.deployments.get(wanted.service)
+        if deployment is None or deployment.migration_id is not None:
+            return _not_deployed(wanted.service, deployment.home if deployment is not None else None)
+        if deployment.state != "RUNNING":
+            return Refusal(
+                "SERVICE_NOT_RUNNING",
+                f"{wanted.service} does not run yet: {deployment.state.lower()}.",
+                {"state": deployment.state},
+                f"`outrider service show {wanted.service}` says why.",
+                status=409,
+            )
+        if self.partners.get(wanted.target) is None:
+            return _no_partner(wanted.target)
+        package = self.catalogue.get(deployment.package_digest)
+        if package is None:
+            return Refusal(
+                "PACKAGE_UNKNOWN", f"The package of {wanted.service} is gone from the catalogue.", status=404
+            )
+        status = await self.keepers.status(wanted.service)
+        busy = self.live(wanted.service)
+        if busy is not None:
+            return _migrating(busy)
+        now_ms = self.clock.now_ms()
+        permission = self.permissions.terms_for(wanted.service, package.digest, wanted.target)
+        try:
+            contract = negotiation.draft(wanted, package, self.network, permission, now_ms)
+        except (ValueError, msgspec.ValidationError) as error:
+            return Refusal("TERMS_INVALID", f"These terms cannot be offered: {error}.", status=400)
+        offer = negotiation.offer(contract, package, self.signer)
+        return await self._create(
+            offer, contract, Role.SOURCE, wanted.target, store_id=status.store_id, digest_key=status.digest_key
+        )
+
+    async def _create(
+        self, offer: Offer, contract: Contract, role: Role, other: str, *, store_id: str = "",
+        digest_key: str | None = None,
+    ) -> Runner:  # fmt: skip
+        now_ms = self.clock.now_ms()
+        record = Migration(
+            id=offer.migration_id,
+            service=contract.service,
+            version=contract.version,
+            partner=other,
+            row=Row(role=role, move_all=contract.move_all),
+            contract=offer.contract,
+            manifest=offer.manifest,
+            package_bytes=offer.package_bytes,
+            created_ms=now_ms,
+            phases={Phase.NEGOTIATING.value: now_ms},
+            store_id=store_id,
+            digest_key=digest_key,
+        )
+        runner = Runner(record, self._tools, ACTS)
+        self._runners[record.id] = runner
+        await self.journal.put("migration", record.id, msgspec.json.encode(record))
+        runner.start(resume=False)
+        return runner
+
+    async def abort(self, runner: Runner, cause: str, sentence: str) -> None:
+        """Stop a migration: typed and journalled when this returns, and as a rule the keeper has stopped too."""
+        await runner.tell(machine.StopAsked(runner.ending(cause, sentence)))
+        await runner.until(lambda row: Fact.STOPPED in row.facts or row.phase in ENDS, limits.ABORT_ANSWER_MS)
+
+    async def send_home(self, runner: Runner, sentence: str) -> Refusal | None:
+        """Begin the way back; refused where nothing can be away."""
+        phase = runner.row.phase
+        if phase in machine.BEFORE:
+            return Refusal(
+                "NOTHING_TO_RETURN",
+                f"The migration is {phase.value}: no UE has moved.",
+                {"phase": phase.value},
+                f"`outrider migration abort {runner.id}` stops it.",
+                status=409,
+            )
+        await runner.tell(machine.ReturnAsked(runner.ending("RETURN_ASKED", sentence)))
+        return None
+
+    async def looked(self, service: str | None = None) -> None:
+        """Let migrations look at permissions now: one has come or was taken back."""
+        for runner in self._runners.values():
+            if not runner.over and service in (None, runner.record.service):
+                try:
+                    await runner.look()
+                except Unreachable as error:
+                    log.warning("migration.look", migration=runner.id, why=str(error))
+
+    def spread(self, envelope: str) -> None:
+        """Tell partners of running migrations that a permission was taken back; they also learn its effect."""
+        for network in {r.partner for r in self._runners.values() if not r.over}:
+            self._keep(self._spread(network, envelope))
+
+    async def _spread(self, network: str, envelope: str) -> None:
+        pause_s = 0.1
+        while pause_s < 60:
+            try:
+                response = await self.partners.request(
+                    network,
+                    "POST",
+                    "/nlmsf-permission/v1/revocations",
+                    scope="nlmsf-permission",
+                    headers=[("content-type", "application/json")],
+                    body=envelope.encode(),
+                )
+                if response.status < 500:
+                    return
+            except Unreachable as error:
+                log.warning("revocation.not-told", partner=network, why=str(error))
+            await self.clock.sleep(pause_s)
+            pause_s *= 2
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ------------------------------------------------------------------------------------- by the partner
+
+    async def offered(self, offer: Offer, sender: Partner) -> Runner | list[Refusal]:
+        """An offer has come: answer it; the same offer again gets the same answer."""
+        contract = self.negotiation.read(offer, sender, self.permissions.keys)
+        if isinstance(contract, list):
+            return contract
+        runner = self._runners.get(offer.migration_id)
+        if runner is None:
+            runner = await self._create(offer, contract, Role.TARGET, sender.network)
+        elif runner.partner != sender.network or runner.contract.digest != contract.digest:
+            sentence = f"There is another migration {offer.migration_id}."
+            return [Refusal("MIGRATION_EXISTS", sentence, {"migrationId": offer.migration_id}, status=409)]
+        await runner.until(lambda row: row.phase is not Phase.NEGOTIATING, limits.ABORT_ANSWER_MS)
+        if runner.row.phase is Phase.ABORTED and runner.row.ending is not None:
+            return runner.record.refusals or [Refusal(runner.row.ending.cause, runner.row.ending.sentence)]
+        return runner
+
+    async def exchange(self, runner: Runner, given: Exchange) -> Exchange:
+        """The source gives its permissions; judge, and give ours with every reason against."""
+        presented = await self.permissions.take(given, runner.partner)
+        verdict = self.permissions.judge(runner.contract, runner.record.manifest, instances=1, presented=presented)
+        own = self.permissions.exchange(runner.record.service)
+        if runner.row.phase is not Phase.PERMITTING:
+            return own if Fact.PERMITTED in runner.row.facts else Exchange(refusals=runner.record.refusals)
+        if isinstance(verdict, list):
+            first = verdict[0]
+            await runner.tell(machine.Judged(runner.ending(first.code, first.sentence)), refusals=verdict)
+            return Exchange(own.permissions, own.revocations, verdict)
+        await runner.tell(machine.Judged())
+        return own
+
+
+def _not_deployed(service: str, home: str | None) -> Refusal:
+    if home is not None:
+        return Refusal(
+            "NOT_HOME",
+            f"{service} belongs to {home}, and is hosted here only.",
+            {"home": home},
+            f"The operator of {home} starts its migrations.",
+            status=409,
+        )
+    return Refusal(
+        "SERVICE_UNKNOWN",
+        f"No service {service} is deployed at this network.",
+        {"service": service},
+        "`outrider service deploy PACKAGE` deploys one.",
+        status=404,
+    )
+
+
+def _no_partner(network: str) -> Refusal:
+    return Refusal(
+        "PARTNER_UNKNOWN",
+        f"{network} is no partner of this network.",
+        {"network": network},
+        f"Exchange cards: `outrider partner invite {network}`, and `outrider partner add` with theirs.",
+        status=404,
+    )
+
+
+def _migrating(runner: Runner) -> Refusal:
+    return Refusal(
+        "SERVICE_MIGRATING",
+        f"{runner.record.service} is in migration {runner.id} already ({runner.row.phase.value}).",
+        {"migrationId": runner.id, "phase": runner.row.phase.value},
+        "Wait for its end, abort it, or bring the service back first.",
+        status=409,
+    )

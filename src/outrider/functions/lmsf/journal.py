@@ -1,0 +1,88 @@
+"""The LMSF's memory: one SQLite file; nothing is acted on before it is in here, durably.
+
+Documents (migrations, deployments, packages) are kept whole, by name; beside them the events of each migration in
+their order, which nothing reads but people. Writes run on one thread, so that an fsync does not stop the node's loop.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import apsw
+
+Kind = Literal["migration", "deployment", "package", "permission", "revocation"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS document (
+  kind TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event (
+  seq INTEGER PRIMARY KEY, migration TEXT NOT NULL, at_ms INTEGER NOT NULL,
+  event TEXT NOT NULL, phase TEXT NOT NULL, why TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS event_of ON event (migration, seq);
+"""
+
+
+class Logged(NamedTuple):
+    """One event in the life of a migration."""
+
+    at_ms: int
+    event: str
+    phase: str
+    why: str
+
+
+class Journal:
+    """Documents and events, durable when a call returns."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = apsw.Connection(str(path))
+        self._db.set_busy_timeout(5_000)
+        self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")
+        self._db.execute(_SCHEMA)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="lmsf-journal")
+
+    async def put(self, kind: Kind, name: str, body: bytes, *, event: tuple[str, Logged] | None = None) -> None:
+        """Keep a document, and the event that changed it, in one transaction."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._put, kind, name, body, event)
+
+    def _put(self, kind: Kind, name: str, body: bytes, event: tuple[str, Logged] | None) -> None:
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO document VALUES (?, ?, ?)", (kind, name, body))
+            if event is not None:
+                migration, logged = event
+                self._db.execute(
+                    "INSERT INTO event (migration, at_ms, event, phase, why) VALUES (?, ?, ?, ?, ?)",
+                    (migration, *logged),
+                )
+
+    async def drop(self, kind: Kind, name: str) -> None:
+        """Forget a document."""
+        statement = "DELETE FROM document WHERE kind = ? AND name = ?"
+        await asyncio.get_running_loop().run_in_executor(
+            self._writer, lambda: self._db.execute(statement, (kind, name))
+        )
+
+    def all(self, kind: Kind) -> list[bytes]:
+        """Every document of a kind, by name; for the start."""
+        return [row[0] for row in self._db.execute("SELECT body FROM document WHERE kind = ? ORDER BY name", (kind,))]
+
+    async def events(self, migration: str) -> Sequence[Logged]:
+        """What happened to a migration, in order."""
+
+        def read() -> list[Logged]:
+            rows = self._db.execute(
+                "SELECT at_ms, event, phase, why FROM event WHERE migration = ? ORDER BY seq", (migration,)
+            )
+            return [Logged(*row) for row in rows]
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, read)
+
+    def close(self) -> None:
+        """Finish what is being written and close the file."""
+        self._writer.shutdown(wait=True)
+        self._db.close()

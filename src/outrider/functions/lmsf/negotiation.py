@@ -1,0 +1,220 @@
+"""Offers and contracts: what the source proposes, what the target checks, and the bytes that both sign.
+
+There is one round: the target takes the terms or refuses with every reason. It checks what can be known before
+anything moves: that the offer is signed by the partner that sends it, that this engine covers the terms, that the
+network has the NF types, the machine and the room, and what its operator's policy says.
+"""
+
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+
+from outrider.core import limits
+from outrider.core.contract import CONTRACT_TYPE, Contract, Window
+from outrider.core.manifest import Manifest
+from outrider.core.permission import Permission
+from outrider.core.refusal import Refusal
+from outrider.functions.lmsf.catalogue import no_room
+from outrider.functions.lmsf.deployments import Deployments, fits
+from outrider.functions.lmsf.ports import Partner, Policy, Signer
+from outrider.functions.lmsf.record import Envelope, Offer, Package
+from outrider.package import statements
+from outrider.package.statements import OperatorKeys
+
+DEADLINE_MS = 3_600_000
+"""A migration that names no deadline must be relocating after an hour."""
+
+STAY_MS = 86_400_000
+"""A migration that names no end of its stay, and whose permission names none, returns after a day."""
+
+PURPOSE = "communication-service"
+"""The purpose of a migration that neither names one nor has a permission that does."""
+
+UES_MAX = 1_000_000
+"""UEs that an offer covers unless it says otherwise."""
+
+
+class Wanted(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /nlmsf-migration/v1/migrations`: what the operator asks for; times in seconds from now.
+
+    What is left out is taken from this network's own permission for that service and target, else from the defaults.
+    """
+
+    service: str
+    target: str
+    move_all: bool = False
+    deadline_s: float | None = None
+    """By then UEs change owner (move-all: have changed owner), or the migration is aborted."""
+    stay_s: float | None = None
+    """After that everything returns."""
+    purpose: str | None = None
+    ue_group: str | None = None
+    area: tuple[str, ...] | None = None
+    max_ues: int = UES_MAX
+    arrival_evidence: str = "target-asserted"
+
+
+def draft(wanted: Wanted, package: Package, home: str, permission: Permission | None, now_ms: int) -> Contract:
+    """The contract that the source offers; `ValueError` says which term cannot be."""
+    end = now_ms + int(wanted.stay_s * 1000) if wanted.stay_s is not None else now_ms + STAY_MS
+    if permission is not None and wanted.stay_s is None:
+        end = permission.not_after_ms
+    deadline = now_ms + int(wanted.deadline_s * 1000) if wanted.deadline_s is not None else now_ms + DEADLINE_MS
+    purpose = wanted.purpose or (permission.purpose if permission is not None else PURPOSE)
+    terms = {
+        "contractId": f"m-{uuid4().hex[:16]}",
+        "service": package.manifest.service,
+        "version": package.manifest.version,
+        "packageDigest": package.digest,
+        "sbomDigest": package.sbom_digest,
+        "source": home,
+        "target": wanted.target,
+        "home": home,
+        "arrivalEvidence": wanted.arrival_evidence,
+        "moveAll": wanted.move_all,
+        "window": Window(start_ms=now_ms, end_ms=end),
+        "deadlineMs": min(deadline, end),
+        "ueGroup": wanted.ue_group or (permission.ue_group if permission is not None else None),
+        "maxUes": wanted.max_ues,
+        "area": wanted.area or (permission.area if permission is not None else None),
+        "purpose": purpose,
+        "resources": package.manifest.resources,
+    }
+    return msgspec.convert(terms, Contract)
+
+
+def offer(contract: Contract, package: Package, signer: Signer) -> Offer:
+    """The contract signed by this network, with what the target must know before it has the package."""
+    envelope = signer.sign(contract.encode(), CONTRACT_TYPE).decode()
+    return Offer(
+        migration_id=contract.contract_id,
+        contract=envelope,
+        manifest=package.manifest,
+        package_bytes=package.size_bytes,
+    )
+
+
+def terms_of(envelope: Envelope) -> Contract:
+    """The contract in an envelope that was read before."""
+    contract = statements.show_contract(envelope.encode())
+    assert isinstance(contract, Contract)
+    return contract
+
+
+def check_answer(sent: Contract, envelope: Envelope, keys: OperatorKeys) -> Refusal | None:
+    """Whether the partner has signed the same bytes."""
+    contract = statements.read_contract(envelope.encode(), keys)
+    if isinstance(contract, list):
+        return contract[0]
+    if contract.encode() != sent.encode():
+        return Refusal("CONTRACT_CHANGED", "The partner has signed other terms than those that were offered.")
+    return None
+
+
+class Negotiation:
+    """The target's side."""
+
+    def __init__(
+        self,
+        network: str,
+        nf_types: frozenset[str],
+        folder: Path,
+        deployments: Deployments,
+        signer: Signer,
+        policy: Policy | None,
+    ) -> None:
+        self._network = network
+        self._nf_types = nf_types
+        self._folder = folder
+        self._deployments = deployments
+        self._signer = signer
+        self._policy = policy
+
+    def read(self, offer: Offer, partner: Partner, keys: OperatorKeys) -> Contract | list[Refusal]:
+        """The terms of an offer that this partner really signed, for this network; nothing is judged yet."""
+        contract = statements.read_contract(offer.contract.encode(), keys, by=[partner.network])
+        if isinstance(contract, list):
+            return contract
+        mismatch = {
+            "migrationId": (offer.migration_id, contract.contract_id),
+            "source": (partner.network, contract.source),
+            "target": (self._network, contract.target),
+            "service": (offer.manifest.service, contract.service),
+            "version": (offer.manifest.version, contract.version),
+        }
+        return [
+            Refusal(
+                "OFFER_MISMATCH",
+                f"The offer says {name} {said}, its contract {signed}.",
+                {"term": name, "offer": said, "contract": signed},
+            )
+            for name, (said, signed) in mismatch.items()
+            if said != signed
+        ] or contract
+
+    def judge(self, contract: Contract, manifest: Manifest, partner: Partner, size: int, now_ms: int) -> list[Refusal]:
+        """Every reason against hosting the service on these terms; none to take them."""
+        reasons = [*self._uncovered(contract, now_ms), *fits(manifest, self._nf_types)]
+        known = self._deployments.get(contract.service)
+        if known is not None and known.migration_id != contract.contract_id:
+            reasons.append(
+                Refusal(
+                    "SERVICE_PRESENT",
+                    f"{contract.service} runs at {self._network} already.",
+                    {"service": contract.service, "home": known.home},
+                    "The UEs can use that one; nothing needs to move.",
+                    status=409,
+                )
+            )
+        hosted = self._deployments.hosted()
+        if hosted >= limits.HOSTED_SERVICES and known is None:
+            reasons.append(
+                Refusal(
+                    "NO_ROOM",
+                    f"{self._network} hosts {hosted} services of partners already.",
+                    {"limit": str(limits.HOSTED_SERVICES)},
+                    "Return one first.",
+                )
+            )
+        # The archive, what it unpacks to, and as much again for the copy of the state.
+        needed, free = 4 * size, shutil.disk_usage(self._folder).free
+        if size > limits.PACKAGE_BYTES or free - needed < limits.DISK_RESERVE_BYTES:
+            reasons.append(no_room(needed, free))
+        if self._policy is not None:
+            reasons += self._policy.judge_offer(contract, manifest, partner)
+        return reasons
+
+    def _uncovered(self, contract: Contract, now_ms: int) -> list[Refusal]:
+        """Terms that this engine does not cover; it refuses rather than do something like them."""
+        reasons = []
+        if contract.home != contract.source:
+            reasons.append(
+                Refusal(
+                    "HOME_IS_THIRD",
+                    f"{contract.service} belongs to {contract.home}, and {contract.source} hosts it only.",
+                    {"home": contract.home, "source": contract.source},
+                    f"{contract.home} takes it back and sends it here itself.",
+                )
+            )
+        if contract.mode != "async":
+            reasons.append(
+                Refusal("MODE_UNSUPPORTED", f"Contracts in {contract.mode} mode are not covered here; async is.")
+            )
+        if contract.onward_allowed:
+            reasons.append(Refusal("ONWARD_UNSUPPORTED", "Going onward to a third network is not covered here."))
+        if now_ms >= contract.deadline_ms:
+            reasons.append(
+                Refusal(
+                    "DEADLINE_PASSED",
+                    "The contract's deadline has passed already.",
+                    {"deadlineMs": str(contract.deadline_ms), "nowMs": str(now_ms)},
+                )
+            )
+        return reasons
+
+    def sign(self, envelope: Envelope) -> Envelope | Refusal:
+        """The contract with this network's signature too."""
+        signed = self._signer.countersign(envelope.encode(), CONTRACT_TYPE)
+        return signed if isinstance(signed, Refusal) else signed.decode()

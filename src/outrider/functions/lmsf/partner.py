@@ -1,0 +1,98 @@
+"""APIs for one partner: offers, permissions, where each side stands, and the package while it prepares.
+
+Everything that comes here is hostile until it is shown to be the partner's and about a migration with this partner;
+one of another network is answered as if it did not exist.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from outrider.core.refusal import Refusal, Refused
+from outrider.functions.lmsf.operator import archive_range
+from outrider.functions.lmsf.record import Agreed, Exchange, Offer, View
+from outrider.functions.lmsf.runner import Runner
+from outrider.protocol.phase import Phase, Role
+from outrider.sbi.http import Handler, Request, Response
+from outrider.sbi.problem import json_response, problem, refusal_response
+
+if TYPE_CHECKING:
+    from outrider.functions.lmsf.engine import Lmsf
+
+_NEGOTIATION = "/nlmsf-negotiation/v1"
+
+
+def routes(lmsf: "Lmsf", network: str, add: Callable[[str, str, Handler], None]) -> None:
+    """Add everything that the partner may ask."""
+    api = FromPartner(lmsf, network)
+    add("POST", f"{_NEGOTIATION}/offers", api.offer)
+    add("GET", f"{_NEGOTIATION}/migrations/{{migrationId}}/view", api.view)
+    add("PUT", f"{_NEGOTIATION}/migrations/{{migrationId}}/view", api.told)
+    add("PUT", "/nlmsf-permission/v1/migrations/{migrationId}/exchange", api.exchange)
+    add("POST", "/nlmsf-permission/v1/revocations", api.revoke)
+    add("GET", "/nlmsf-catalogue/v1/packages/{packageDigest}/archive", api.archive)
+
+
+class FromPartner:
+    """The handlers, for one partner."""
+
+    def __init__(self, lmsf: "Lmsf", network: str) -> None:
+        self._lmsf = lmsf
+        self._network = network
+
+    def _find(self, request: Request) -> Runner:
+        runner = self._lmsf.get(request.params["migrationId"])
+        if runner is None or runner.partner != self._network:
+            raise Refused(Refusal("MIGRATION_UNKNOWN", "There is no such migration with this network.", status=404))
+        return runner
+
+    async def offer(self, request: Request) -> Response:
+        """Take the terms and sign them, or refuse with every reason."""
+        offer = msgspec.json.decode(request.body, type=Offer)
+        sender = self._lmsf.partners.get(self._network)
+        if sender is None:
+            return refusal_response(Refusal("PARTNER_UNKNOWN", f"{self._network} is no partner of this network."))
+        answer = await self._lmsf.offered(offer, sender)
+        if isinstance(answer, list):
+            return refusals_response(answer)
+        if answer.row.phase is Phase.NEGOTIATING:
+            return problem(503, "NF_CONGESTION", "The offer is still being judged.", headers=[("retry-after", "1")])
+        return json_response(201, Agreed(answer.record.contract))
+
+    async def view(self, request: Request) -> Response:
+        """Where this side stands."""
+        return json_response(200, self._find(request).view())
+
+    async def told(self, request: Request) -> Response:
+        """The partner tells where it stands; the answer tells where this side stands."""
+        runner = self._find(request)
+        runner.heard(msgspec.json.decode(request.body, type=View))
+        return json_response(200, runner.view())
+
+    async def exchange(self, request: Request) -> Response:
+        """The source gives its permissions, and gets ours and what we have against."""
+        runner = self._find(request)
+        if runner.row.role is not Role.TARGET:
+            return problem(409, "WRONG_SIDE", "Permissions are exchanged by the source's request.")
+        given = msgspec.json.decode(request.body, type=Exchange)
+        return json_response(200, await self._lmsf.exchange(runner, given))
+
+    async def revoke(self, request: Request) -> Response:
+        """The partner takes a permission back."""
+        revocation = await self._lmsf.permissions.revoke(request.body.decode(errors="replace"), signer=self._network)
+        await self._lmsf.looked()
+        return json_response(201, revocation)
+
+    async def archive(self, request: Request) -> Response:
+        """A range of the package that this partner prepares."""
+        if not self._lmsf.hands_out(request.params["packageDigest"], self._network):
+            sentence = "No migration with this network is being prepared from that package."
+            return refusal_response(Refusal("PACKAGE_NOT_OFFERED", sentence))
+        return await archive_range(self._lmsf, request)
+
+
+def refusals_response(reasons: list[Refusal]) -> Response:
+    """A refusal with every reason: the first as the problem's cause, all of them in `refusals`."""
+    first = reasons[0]
+    return problem(first.status, first.code, first.sentence, facts=first.facts, remedy=first.remedy, refusals=reasons)

@@ -1,0 +1,379 @@
+"""One migration at this network: the one task that decides, and what it sets to work.
+
+Events go into an inbox; one task takes them out, steps the machine (`protocol.migration`), journals the new row and
+only then gives the commands to the task that does them. New commands replace the old ones: whatever was under way is
+cancelled, which is safe because every command may be repeated. Two more tasks only watch and report: one tells the
+partner where this side stands (`teller`), one looks at clocks, permissions and progress. Neither decides anything.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from outrider.core import limits
+from outrider.core.contract import Contract
+from outrider.core.refusal import Refusal, Refused
+from outrider.functions.lmsf.catalogue import Catalogue
+from outrider.functions.lmsf.deployments import Deployments, host_failed
+from outrider.functions.lmsf.journal import Journal, Logged
+from outrider.functions.lmsf.keepers import Keepers
+from outrider.functions.lmsf.negotiation import Negotiation, terms_of
+from outrider.functions.lmsf.permissions import Permissions
+from outrider.functions.lmsf.ports import Clock, HostFailed, Partners, Signer
+from outrider.functions.lmsf.record import Migration, Progress, View
+from outrider.functions.lmsf.teller import Teller
+from outrider.protocol import migration as machine
+from outrider.protocol.migration import MIGRATION
+from outrider.protocol.phase import Command, Ending, Phase, Role, Row, over, waiting_for
+from outrider.sbi.client import Unreachable
+
+log = structlog.get_logger(__name__)
+
+_RETRY_MIN_S, _RETRY_MAX_S = 0.05, 5.0
+
+PHASE_LIMITS_MS = {
+    Phase.NEGOTIATING: limits.OFFER_LIMIT_MS,
+    Phase.PERMITTING: limits.OFFER_LIMIT_MS,
+    Phase.PREPARING: limits.PREPARE_LIMIT_MS,
+}
+"""Phases that end by themselves or are stopped; the others wait for people, UEs or the contract's deadline."""
+
+WAY_BACK = frozenset(
+    {
+        Command.STOP_GRANTING,
+        Command.TAKE_BACK,
+        Command.CHECK_WHOLE,
+        Command.GIVE_BACK,
+        Command.CHECK_EMPTY,
+        Command.FINISH,
+        Command.CLEAR,
+        Command.CLOSE,
+        Command.MAKE_DISCOVERABLE,
+    }
+)
+"""Commands that are tried for ever: giving up on one of them would leave UEs or software behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a migration works with: the other parts of this LMSF."""
+
+    network: str
+    journal: Journal
+    clock: Clock
+    signer: Signer
+    partners: Partners
+    keepers: Keepers
+    catalogue: Catalogue
+    permissions: Permissions
+    negotiation: Negotiation
+    deployments: Deployments
+
+
+class Noted:
+    """No event of the machine; something is to be journalled."""
+
+
+class _Entry(NamedTuple):
+    event: object
+    changes: dict[str, Any]
+    done: asyncio.Future[None] | None
+
+
+Act = Callable[["Runner"], Awaitable[None]]
+
+
+class Runner:
+    """The life of one migration at this network."""
+
+    def __init__(self, record: Migration, tools: Tools, acts: dict[Command, Act]) -> None:
+        self.record = record
+        self.tools = tools
+        self.contract: Contract = terms_of(record.contract)
+        self.progress: Progress | None = record.back or record.last
+        self.trouble = ""
+        """What the last try of the current command met; empty when all goes well."""
+        self.teller = Teller(self)
+        self._acts = acts
+        self._inbox: asyncio.Queue[_Entry] = asyncio.Queue()
+        self._doing: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --------------------------------------------------------------------------------------- from outside
+
+    @property
+    def id(self) -> str:
+        """The migration's id."""
+        return self.record.id
+
+    @property
+    def row(self) -> Row:
+        """Where this side stands."""
+        return self.record.row
+
+    @property
+    def partner(self) -> str:
+        """The other network."""
+        return self.record.partner
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to do but to tell the partner."""
+        return over(self.row)
+
+    def start(self, *, resume: bool) -> None:
+        """Set the tasks to work; after a restart, with what the journalled row demands."""
+        loops = ((self._own(), "owner"), (self.teller.run(), "teller"), (self._watch(), "watcher"))
+        self._tasks = [asyncio.create_task(loop, name=f"{name} of {self.id}") for loop, name in loops]
+        self.post(machine.Resume() if resume else machine.Begin())
+
+    async def stop(self) -> None:
+        """Stop working; the journal has everything to go on."""
+        tasks = [*self._tasks, *([self._doing] if self._doing is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def post(self, event: object, **changes: Any) -> None:
+        """Something has happened; `changes` of the record are journalled with it."""
+        self._inbox.put_nowait(_Entry(event, changes, None))
+
+    async def tell(self, event: object, **changes: Any) -> None:
+        """Something has happened; wait until it is journalled and its commands are under way."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._inbox.put_nowait(_Entry(event, changes, done))
+        await done
+
+    async def note(self, **changes: Any) -> None:
+        """Journal changes of the record that are no event."""
+        await self.tell(Noted(), **changes)
+
+    async def until(self, reached: Callable[[Row], bool], limit_ms: float) -> bool:
+        """Wait until the row is as it should be; False if that takes longer."""
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                while not reached(self.row):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def heard(self, view: View) -> None:
+        """The partner has told where it stands; refused if the view is not of its side of this migration."""
+        if (view.migration_id, view.network) != (self.id, self.partner) or view.role is self.record.role:
+            sentence = f"{self.partner} tells of another side than its own of migration {self.id}."
+            raise Refused(Refusal("VIEW_MISMATCH", sentence, {"network": view.network, "role": view.role.value}))
+        self.teller.answered()
+        self.post(machine.PeerIs(view.phase, view.facts, view.ending), peer=view)
+
+    def ending(self, cause: str, sentence: str, *, by: str | None = None) -> Ending:
+        """Why it ends; decided by this network unless said otherwise."""
+        return Ending(cause, sentence, by or self.tools.network, self.row.phase)
+
+    def undo(self, sentence: str) -> None:
+        """Remember what was undone; journalled with the event that follows."""
+        if sentence not in self.record.undone:
+            self.record = msgspec.structs.replace(self.record, undone=[*self.record.undone, sentence])
+
+    def view(self) -> View:
+        """What the partner is told."""
+        record, source = self.record, self.record.role is Role.SOURCE
+        return View(
+            migration_id=self.id,
+            network=self.tools.network,
+            role=record.role,
+            phase=self.row.phase,
+            facts=self.row.facts,
+            ending=self.row.ending,
+            sentence=self.row.phase.sentence,
+            waiting_for=self.waiting_for(),
+            progress=self.progress,
+            store_id=record.store_id,
+            digest_key=record.digest_key if source else None,
+            receipt=record.receipt if not source else None,
+            at_ms=self.tools.clock.now_ms(),
+        )
+
+    def waiting_for(self) -> str:
+        """What has to happen next, and what is in its way."""
+        waiting = waiting_for(self.row)
+        if self.trouble and not self.over:
+            return f"{waiting} ({self.trouble})"
+        if self.teller.silent_since_ms is not None and waiting != "nothing":
+            return f"{waiting}; {self.partner} does not answer"
+        return waiting
+
+    # ------------------------------------------------------------------------------------------ the owner
+
+    async def _own(self) -> None:
+        while True:
+            entry = await self._inbox.get()
+            try:
+                await self._step(entry.event, entry.changes)
+            except Exception:
+                # The row on the disk is the old one: the event did not happen, and whoever told it learns that.
+                log.exception("migration.event-failed", migration=self.id, event=type(entry.event).__name__)
+                if entry.done is not None and not entry.done.done():
+                    entry.done.set_exception(RuntimeError("the event could not be journalled"))
+                continue
+            if entry.done is not None and not entry.done.done():
+                entry.done.set_result(None)
+
+    async def _step(self, event: object, changes: dict[str, Any]) -> None:
+        before = self.record
+        step = MIGRATION.step(before.row, None, event)
+        phases = dict(before.phases)
+        phases.setdefault(step.row.phase.value, self.tools.clock.now_ms())
+        record: Migration = msgspec.structs.replace(before, row=step.row, phases=phases, **changes)
+        if step.row != before.row:
+            record = msgspec.structs.replace(record, why=step.why, **self._numbers(record))
+        if _kept(record) != _kept(before):
+            logged = Logged(self.tools.clock.now_ms(), _text(event), step.row.phase.value, step.why)
+            await self.tools.journal.put("migration", self.id, msgspec.json.encode(record), event=(self.id, logged))
+        # `undone` may have grown while the journal was written.
+        self.record = msgspec.structs.replace(record, undone=self.record.undone)
+        if step.row != before.row:
+            log.info("migration", migration=self.id, phase=step.row.phase.value, why=step.why)
+            self.trouble = ""
+            self._changed.set()
+        if step.commands:
+            self._do(step.commands)
+
+    def _numbers(self, record: Migration) -> dict[str, Any]:
+        if self.progress is None:
+            return {}
+        doubt = {"in_doubt": self.progress.in_doubt}
+        return doubt | ({"back": self.progress} if self.progress.returning else {"last": self.progress})
+
+    # ------------------------------------------------------------------------------------------- the doer
+
+    def _do(self, commands: tuple[Command, ...]) -> None:
+        before, self._doing = self._doing, None
+        if before is not None:
+            before.cancel()
+        self._doing = asyncio.create_task(self._run(commands, before), name=f"doer of {self.id}")
+
+    async def _run(self, commands: tuple[Command, ...], before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
+        for command in commands:
+            if command is Command.TELL_PARTNER:
+                self.teller.news()
+            elif not await self._try(command):
+                return
+
+    async def _try(self, command: Command) -> bool:
+        """Do a command until it is done; False if it was refused and the migration is told so."""
+        pause_s = _RETRY_MIN_S
+        while True:
+            try:
+                await self._acts[command](self)
+                self.trouble = ""
+                return True
+            except Unreachable as error:
+                self.trouble = str(error)
+            except (Refused, HostFailed) as error:
+                refusal = error.refusal if isinstance(error, Refused) else host_failed(self.record.service, error)
+                if command not in WAY_BACK and not _passing(error):
+                    return self._give_up(refusal)
+                self.trouble = str(refusal)
+            except Exception as error:
+                log.exception("migration.fault", migration=self.id, command=command.name)
+                if command not in WAY_BACK:
+                    return self._give_up(Refusal("UNSPECIFIED_NF_FAILURE", f"{command.value}: {error!r}", status=500))
+                self.trouble = f"a fault of this network: {error!r}"
+            log.warning("migration.again", migration=self.id, command=command.name, why=self.trouble)
+            await self.tools.clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, _RETRY_MAX_S)
+
+    def _give_up(self, refusal: Refusal) -> bool:
+        self.post(machine.Failed(self.ending(refusal.code, refusal.sentence)), refusals=[refusal])
+        return False
+
+    # ---------------------------------------------------------------------------------------- the watcher
+
+    async def _watch(self) -> None:
+        """Look at the clock, the permissions and the keeper's numbers."""
+        while not self.over:
+            try:
+                await self.look()
+            except (Unreachable, Refused) as error:
+                log.debug("migration.watch", migration=self.id, why=str(error))
+            except Exception:
+                log.exception("migration.watch-failed", migration=self.id)
+            await self.tools.clock.sleep(limits.PERMIT_CHECK_MS / 1000)
+
+    async def look(self) -> None:
+        """One look: deadlines and permissions first, then progress."""
+        self._look_at_clock()
+        await self._look_at_permissions()
+        if self.row.phase.rank >= Phase.COPYING.rank:
+            await self.refresh()
+
+    def _look_at_clock(self) -> None:
+        now_ms, phase, contract = self.tools.clock.now_ms(), self.row.phase, self.contract
+        limit_ms = PHASE_LIMITS_MS.get(phase)
+        entered_ms = self.record.phases.get(phase.value, now_ms)
+        if limit_ms is not None and now_ms - entered_ms > limit_ms:
+            sentence = f"{phase.value} took longer than {limit_ms // 1000} s: {self.waiting_for()}"
+            self.post(machine.Overdue(phase, self.ending("PHASE_OVERDUE", sentence)))
+        elif now_ms >= contract.window.end_ms:
+            self.post(machine.TermsEnded(self.ending("STAY_ENDED", "the contract's window has ended")))
+        elif now_ms >= contract.deadline_ms:
+            passed = self.ending("DEADLINE_PASSED", "the contract's deadline has passed")
+            if phase in machine.BEFORE:
+                self.post(machine.TermsEnded(passed))
+            elif phase is Phase.RELOCATING and self.row.move_all:
+                self.post(machine.StopAsked(passed))
+
+    async def _look_at_permissions(self) -> None:
+        """Without every permission nothing starts, and nothing goes on serving at the target."""
+        if self.row.phase.rank < Phase.PREPARING.rank or self.over:
+            return
+        verdict = self.tools.permissions.judge(self.contract, self.record.manifest, instances=1)
+        if not isinstance(verdict, list):
+            return
+        first = verdict[0]
+        ended = machine.TermsEnded(self.ending(first.code, first.sentence, by=first.facts.get("network")))
+        if self.row.phase in (*machine.BEFORE, *machine.SERVING):
+            self.post(ended, refusals=verdict)
+        if self.record.role is Role.TARGET:
+            await self.tools.keepers.permit(self.record.service, False)
+
+    async def refresh(self) -> None:
+        """Ask the own keeper for its numbers: those of the way back once that has begun."""
+        for name, returning in ((self.record.return_id, True), (self.id, False)):
+            known = await self.tools.keepers.migration(self.record.service, name)
+            if known is not None:
+                self.progress = known.progress(returning=returning)
+                return
+
+
+def _passing(error: Refused | HostFailed) -> bool:
+    """Whether a "no" may be a "yes" soon: the other side is busy, starting, or has new keys."""
+    return isinstance(error, Refused) and (error.refusal.status in (401, 429) or error.refusal.status >= 500)
+
+
+def _kept(record: Migration) -> Migration:
+    """The record without what may change without being journalled: where the partner stands in its own words."""
+    if record.peer is None:
+        return record
+    dull = msgspec.structs.replace(record.peer, at_ms=0, progress=None, sentence="", waiting_for="")
+    return msgspec.structs.replace(record, peer=dull)
+
+
+def _text(event: object) -> str:
+    """An event for people."""
+    match event:
+        case machine.PeerIs():
+            facts = ", ".join(sorted(fact.value for fact in event.facts))
+            return f"PeerIs {event.phase.value} [{facts}]"
+        case _:
+            ending: Ending | None = getattr(event, "ending", None) or getattr(event, "refused", None)
+            return type(event).__name__ + (f" {ending.cause}" if ending is not None else "")

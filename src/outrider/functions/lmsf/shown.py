@@ -1,0 +1,171 @@
+"""How the operator's APIs show migrations and services: the same sentences everywhere."""
+
+from typing import Any
+
+import msgspec
+
+from outrider.core.refusal import Refusal
+from outrider.functions.lmsf.deployments import Deployments
+from outrider.functions.lmsf.record import Deployment, Instance, Progress
+from outrider.functions.lmsf.runner import Runner
+from outrider.protocol.migration import LIVE
+from outrider.protocol.phase import Ending, Fact, Phase, Role
+
+
+class PartnerInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The other side, in its own words, as of `atMs`."""
+
+    network: str
+    answers: bool
+    phase: Phase | None = None
+    facts: list[Fact] = []
+    sentence: str = ""
+    waiting_for: str = ""
+    progress: Progress | None = None
+    at_ms: int = 0
+
+
+class MigrationInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A migration as its operator sees it."""
+
+    migration_id: str
+    service: str
+    version: str
+    source: str
+    target: str
+    home: str
+    role: Role
+    move_all: bool
+    phase: Phase
+    sentence: str
+    waiting_for: str
+    why: str
+    over: bool
+    facts: list[Fact]
+    phases: dict[str, int]
+    progress: Progress | None
+    last: Progress | None
+    ending: Ending | None
+    refusals: list[Refusal]
+    undone: list[str]
+    in_doubt: list[str]
+    unreachable_ues: int
+    read_log_of: str | None
+    deadline_ms: int
+    end_ms: int
+    package_digest: str
+    contract_digest: str
+    receipt: str | None
+    partner: PartnerInfo
+    created_ms: int
+
+
+def migration(r: Runner) -> MigrationInfo:
+    """What there is to know of a migration here, and of the partner's side."""
+    record, row, contract = r.record, r.row, r.contract
+    view = record.peer
+    silent = r.teller.silent_since_ms is not None
+    back = row.phase in (Phase.RETURNING, Phase.ABORTING)
+    away = r.progress.moved_ues if r.progress is not None and silent and back and row.role is Role.SOURCE else 0
+    failed = row.ending is not None and row.phase not in LIVE
+    return MigrationInfo(
+        migration_id=r.id,
+        service=record.service,
+        version=record.version,
+        source=contract.source,
+        target=contract.target,
+        home=contract.home,
+        role=row.role,
+        move_all=row.move_all,
+        phase=row.phase,
+        sentence=row.phase.sentence,
+        waiting_for=r.waiting_for(),
+        why=record.why,
+        over=r.over,
+        facts=sorted(row.facts, key=lambda f: f.value),
+        phases=record.phases,
+        progress=r.progress,
+        last=record.last,
+        ending=row.ending,
+        refusals=record.refusals,
+        undone=record.undone if row.phase in (Phase.ABORTING, Phase.ABORTED) else [],
+        in_doubt=(r.progress.in_doubt if r.progress is not None else []) if not r.over else [],
+        unreachable_ues=away,
+        read_log_of=row.ending.by if row.ending is not None and failed else None,
+        deadline_ms=contract.deadline_ms,
+        end_ms=contract.window.end_ms,
+        package_digest=contract.package_digest,
+        contract_digest=contract.digest,
+        receipt=record.receipt,
+        partner=PartnerInfo(
+            network=r.partner,
+            answers=not silent,
+            phase=view.phase if view is not None else None,
+            facts=sorted(view.facts, key=lambda f: f.value) if view is not None else [],
+            sentence=view.sentence if view is not None else "",
+            waiting_for=view.waiting_for if view is not None else "",
+            progress=view.progress if view is not None else None,
+            at_ms=view.at_ms if view is not None else 0,
+        ),
+        created_ms=record.created_ms,
+    )
+
+
+class ServiceInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A service that runs at this network, as its operator sees it."""
+
+    service: str
+    version: str
+    description: str
+    package_digest: str
+    home: str
+    hosted: bool
+    state: str
+    sentence: str
+    nf_status: str
+    instances: list[Instance]
+    api_root: str | None
+    pid: int
+    store_id: str
+    keeper_instance_id: str
+    migration_id: str | None
+    refusal: Refusal | None
+    created_ms: int
+
+
+_STATES = {
+    "INSTALLING": "the package is being installed",
+    "STARTING": "the host is being started",
+    "RUNNING": "the host runs and its NF instances are registered",
+    "REMOVING": "the host is being removed",
+    "FAILED": "the host could not be started",
+}
+
+
+def service(deployment: Deployment, deployments: Deployments) -> ServiceInfo:
+    """What there is to know of a service here, but for its keeper's own numbers."""
+    host = deployments.host(deployment.service)
+    return ServiceInfo(
+        service=deployment.service,
+        version=deployment.version,
+        description=deployment.manifest.description,
+        package_digest=deployment.package_digest,
+        home=deployment.home,
+        hosted=deployment.migration_id is not None,
+        state=deployment.state,
+        sentence=deployment.refusal.sentence if deployment.refusal is not None else _STATES[deployment.state],
+        nf_status=deployment.nf_status,
+        instances=deployment.instances,
+        api_root=host.api_root if host is not None else None,
+        pid=host.pid if host is not None else 0,
+        store_id=host.store_id if host is not None else "",
+        keeper_instance_id=deployment.keeper_instance_id,
+        migration_id=deployment.migration_id,
+        refusal=deployment.refusal,
+        created_ms=deployment.created_ms,
+    )
+
+
+def as_json(value: Any) -> Any:
+    """The value as it stands on the wire."""
+    return msgspec.to_builtins(value)

@@ -1,0 +1,108 @@
+"""Tells the partner of a migration where this side stands, until it has the end; and notices when it is silent.
+
+Each message is the whole view and is answered by the partner's whole view, so one that is lost is repaired by the
+next. There is news after each step of the machine that matters to the partner; without any, it is told now and then,
+because its answer is also how this side learns what it missed.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from outrider.core import limits
+from outrider.core.refusal import Refused
+from outrider.functions.lmsf.record import View
+from outrider.protocol import migration as machine
+from outrider.protocol.phase import Phase, over
+from outrider.sbi.client import Unreachable
+
+if TYPE_CHECKING:
+    from outrider.functions.lmsf.runner import Runner
+
+log = structlog.get_logger(__name__)
+
+SCOPE = "nlmsf-negotiation"
+
+
+class Teller:
+    """The task that tells; only its silence and its answers reach the machine, as events."""
+
+    def __init__(self, runner: "Runner") -> None:
+        self._runner = runner
+        self._news = asyncio.Event()
+        self.silent_since_ms: int | None = None
+        """Since when the partner has not answered; None while it does."""
+
+    def news(self) -> None:
+        """There is something to tell."""
+        self._news.set()
+
+    def answered(self) -> None:
+        """The partner is there."""
+        self.silent_since_ms = None
+
+    async def run(self) -> None:
+        """Tell until the partner has the end of this side, or that is given up."""
+        clock = self._runner.tools.clock
+        pause_ms = float(limits.TELL_RETRY_MIN_MS)
+        while not self._runner.record.told:
+            await self._wait()
+            # Before PREPARING the target is asked, not told.
+            if self._runner.row.phase in (Phase.NEGOTIATING, Phase.PERMITTING):
+                continue
+            told = self._runner.row
+            answered = await self._tell()
+            if over(told) and (answered or self._long_over()):
+                await self._runner.note(told=True)
+            elif answered:
+                pause_ms = limits.TELL_RETRY_MIN_MS
+            else:
+                await clock.sleep(pause_ms / 1000)
+                pause_ms = min(2 * pause_ms, limits.TELL_RETRY_MAX_MS)
+                self._news.set()
+
+    async def _wait(self) -> None:
+        """Until there is news, or it is time to tell again."""
+        waiting = asyncio.create_task(self._news.wait())
+        sleeping = asyncio.create_task(self._runner.tools.clock.sleep(limits.TELL_INTERVAL_MS / 1000))
+        try:
+            await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            sleeping.cancel()
+        self._news.clear()
+
+    async def _tell(self) -> bool:
+        """Tell once; whether the partner has answered, if only that it knows no such migration."""
+        runner = self._runner
+        path = f"/nlmsf-negotiation/v1/migrations/{runner.id}/view"
+        try:
+            response = await runner.tools.partners.request(runner.partner, "PUT", path, scope=SCOPE, json=runner.view())
+            if response.status == 200:
+                runner.heard(msgspec.json.decode(response.body, type=View))
+                return True
+        except (Unreachable, Refused, msgspec.DecodeError) as error:
+            return self._silent(str(error))
+        except Exception as error:
+            log.exception("migration.teller-failed", migration=runner.id)
+            return self._silent(repr(error))
+        if response.status != 404:
+            return self._silent(f"it answers {response.status}")
+        self.answered()
+        runner.post(machine.PeerForgot())
+        return over(runner.row)
+
+    def _silent(self, why: str) -> bool:
+        runner, now_ms = self._runner, self._runner.tools.clock.now_ms()
+        if self.silent_since_ms is None:
+            self.silent_since_ms = now_ms
+            log.warning("migration.partner-silent", migration=runner.id, partner=runner.partner, why=why)
+        if now_ms - self.silent_since_ms >= limits.TELL_LIMIT_MS:
+            runner.post(machine.PeerSilent())
+        return False
+
+    def _long_over(self) -> bool:
+        ended_ms = self._runner.record.phases.get(self._runner.row.phase.value, 0)
+        return self._runner.tools.clock.now_ms() - ended_ms > limits.TELL_GIVE_UP_MS

@@ -1,0 +1,81 @@
+"""What rides in a grant: the content, as little of it as certainly suffices (PROTOCOL.md §7)."""
+
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from outrider.core import limits
+from outrider.core.ids import key_text
+from outrider.host.jobs import Job
+from outrider.protocol import messages, ownership
+
+if TYPE_CHECKING:
+    from outrider.host.actor import Actor
+    from outrider.host.host import Host
+
+log = structlog.get_logger()
+
+
+class Grants:
+    """Builds the grants that this host sends, and keeps those that it has received until they are decided."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self.pending: dict[tuple[bytes, int], messages.Grant] = {}
+        """Grants received and not decided yet, by key and epoch."""
+        self.sent_bodies = {"full": 0, "delta": 0, "same": 0}
+
+    def send(self, actor: "Actor", peer: str, x: int, mig: str, held: list[tuple[int, Job]], *, full: bool) -> None:
+        """Send GRANT(x) of a key. The content is frozen since GRANTED is durable, so it may be read at leisure.
+
+        SAME or DELTA where the peer's copy is certainly as new as the entries that are added; FULL for the rest, and
+        whenever the peer has asked for it. A wrong guess costs a NEED and a round trip, never correctness.
+        """
+        host = self._host
+        context = host.store.context(actor.key)
+        lag, entries = host.followers.lag_of(peer, actor.key)
+        size = sum(len(r.body) for r in context.records)
+        body: Literal["full", "delta", "same"] = "full"
+        if not full and lag == "same":
+            body = "same"
+        elif not full and lag == "delta" and size > limits.FULL_BYTES:
+            body = "delta"
+        self.sent_bodies[body] += 1
+        now_s = host.now_s()
+        host.send(
+            peer,
+            messages.Grant(
+                mig=mig,
+                key=actor.key,
+                x=x,
+                to_store=host.peer_store(peer),
+                head=context.head,
+                body=body,
+                records=context.records if body == "full" else [],
+                entries=entries if body == "delta" else [],
+                held=[(i, j.carried, max(1, int((j.deadline_s - now_s) * 1000))) for i, j in held],
+                identity=host.store.identity_of(actor.key),
+            ),
+        )
+
+    def received(self, peer: str, grant: messages.Grant) -> None:
+        """A grant has come: keep it and tell the key's actor."""
+        host = self._host
+        self.pending[grant.key, grant.x] = grant
+        cause = host.migrations.why_not_take(grant.mig, peer)
+        if cause:
+            log.info("grant.not-admitted", key=key_text(grant.key), peer=peer, cause=cause)
+        host.actor(grant.key).event(
+            ownership.Grant(
+                peer,
+                grant.x,
+                grant.mig,
+                to_this_store=grant.to_store in ("", host.store.identity.store_id),
+                admitted=cause is None,
+                cause=cause or "",
+            )
+        )
+
+    def done(self, key: bytes, x: int) -> None:
+        """The grant is decided."""
+        self.pending.pop((key, x), None)

@@ -1,0 +1,117 @@
+"""From the identity in a request (SUPI or GPSI) to the key of the UE's context.
+
+Home issues keys and keeps the map. Another network learns one entry, when that UE is there: its first request waits
+here while the key is asked for by identity, and goes on under the key that the grant names.
+"""
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+from outrider.core import limits
+from outrider.core.ids import ue_key
+from outrider.host import answers
+from outrider.host.jobs import Job
+from outrider.protocol import messages
+
+if TYPE_CHECKING:
+    from outrider.host.host import Host
+
+log = structlog.get_logger()
+
+_MAX_LEARNT = 100_000
+
+
+class Identities:
+    """Sends jobs to their key's actor; keeps those whose key is being asked for."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self._new: dict[str, bytes] = {}
+        self._learnt: dict[str, bytes] = {}
+        self._asking: dict[str, deque[Job]] = {}
+        self._no_want_until_s: dict[str, float] = {}
+
+    def submit(self, job: Job) -> None:
+        """Send a job on its way by its identity."""
+        assert job.identity is not None
+        key = self.key_of(job.identity)
+        if key is not None:
+            self._host.actor(key).submit(job)
+        elif self._host.config.is_home:
+            self._create(job, job.identity)
+        else:
+            self._ask(job, job.identity)
+
+    def key_of(self, identity: str) -> bytes | None:
+        """The key that is bound to an identity, or about to be, as far as this network knows."""
+        return self._host.store.key_of(identity) or self._new.get(identity) or self._learnt.get(identity)
+
+    def learn(self, identity: str, key: bytes) -> None:
+        """The owner has told which key it is; kept in memory only, until the UE's context comes."""
+        if len(self._learnt) >= _MAX_LEARNT:
+            self._learnt.clear()
+        self._learnt[identity] = key
+
+    def arrived(self, identity: str, key: bytes) -> None:
+        """The context of that UE is here now: what waited for its key goes on."""
+        self._learnt.pop(identity, None)
+        for job in self._asking.pop(identity, ()):
+            self._host.actor(key).submit(job)
+
+    def not_given(self, peer: str, message: messages.NotOwner) -> None:
+        """The key was asked for by identity and is not given: what waits is served by its owner."""
+        identity = message.identity
+        if identity is None:
+            return
+        if message.key is not None:
+            self.learn(identity, message.key)
+        if message.cause != "UE_UNKNOWN":
+            self._no_want_until_s[identity] = self._host.now_s() + limits.WANT_BACKOFF_MS / 1000
+        self._send_on(identity, message.owner if message.owner != self._host.me else peer)
+
+    def forget(self, key: bytes) -> None:
+        """A key's actor ends; an identity that it was to be bound to and was not is free again."""
+        for identity in [i for i, k in self._new.items() if k == key]:
+            del self._new[identity]
+
+    def _create(self, job: Job, identity: str) -> None:
+        if not job.creates:
+            answers.give(job, answers.problem(404, "CONTEXT_NOT_FOUND", "no context of this UE exists"))
+            return
+        key = ue_key(os.urandom(16))
+        self._new[identity] = key
+        self._host.actor(key).submit(job)
+
+    def _ask(self, job: Job, identity: str) -> None:
+        host = self._host
+        if job.origin is not None:
+            host.not_owner(job, None, 0, host.config.home_id)
+            return
+        asking = self._asking.get(identity)
+        if asking is not None:
+            if len(asking) < limits.QUEUE_PER_KEY:
+                asking.append(job)
+            else:
+                answers.give(job, answers.busy("the queue of this UE is full"))
+            return
+        owner = host.config.home_id
+        mig = host.migrations.inbound(owner) or next(
+            (m.migration_id for m in host.migrations.active if m.role == "target"), None
+        )
+        if mig is None or host.now_s() < self._no_want_until_s.get(identity, 0.0):
+            host.forwards.send(job, None, owner, 0)
+            return
+        migration = host.migrations.get(mig)
+        assert migration is not None
+        job.waited = "arrival"
+        self._asking[identity] = deque([job])
+        host.send(migration.peer, messages.Want(mig, None, identity, host.migrations.evidence(mig)))
+        host.later(limits.WANT_LIMIT_MS, lambda: self._send_on(identity, migration.peer))
+
+    def _send_on(self, identity: str, peer: str) -> None:
+        key = self.key_of(identity)
+        for job in self._asking.pop(identity, ()):
+            self._host.forwards.send(job, key, peer, 0)

@@ -1,0 +1,230 @@
+"""Numbered lanes between the keepers of two networks (PROTOCOL.md §2).
+
+A lane carries messages in one direction, in order, over POSTs of which several may be under way. Each message has a
+number; the receiver takes them in order, drops what it has had, keeps for a moment what came too early, and answers
+up to where it has taken the lane. What is not answered is sent again. A lane adds no guarantee that the ownership
+protocol needs (that one survives loss, repetition and reordering): it is there so that order is the normal case.
+
+A new incarnation of a sender numbers from 1 again. A receiver that has a new incarnation has lost what it had taken
+but not yet decided: `on_peer_restart` tells the sender's owner, who repeats what matters from durable state.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from outrider.core import limits
+from outrider.protocol.messages import LaneAck, encode, lane_ack
+from outrider.sbi.client import Unreachable
+
+log = structlog.get_logger()
+
+Post = Callable[[bytes], Awaitable[Any]]
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """Who speaks on a lane: this store, its incarnation; `to_store` is the peer's store where it is known."""
+
+    store_id: str
+    incarnation: int
+
+
+class Lane:
+    """Sends messages to one peer; `send` never blocks, `room` waits until the window has room."""
+
+    def __init__(
+        self,
+        peer: str,
+        hello: Hello,
+        post: Post,
+        batch: Callable[..., Any],
+        encoded: Callable[[Any], Awaitable[bytes]],
+        *,
+        durable_lsn: Callable[[], int],
+        on_ack: Callable[[LaneAck], None] = lambda _: None,
+        on_peer_restart: Callable[[], None] = lambda: None,
+        on_store_lost: Callable[[str], None] = lambda _: None,
+        window: int = 8,
+        batch_messages: int = 256,
+    ) -> None:
+        self.peer = peer
+        self.peer_store: str | None = None
+        self.through = 0
+        """Number up to which the peer has taken the lane."""
+        self.connected = False
+        self._hello = hello
+        self._post = post
+        self._batch = batch
+        self._encoded = encoded
+        self._durable_lsn = durable_lsn
+        self._on_ack = on_ack
+        self._on_peer_restart = on_peer_restart
+        self._on_store_lost = on_store_lost
+        self._window = window
+        self._batch_messages = batch_messages
+        self._messages: deque[Any] = deque()  # numbers through+1 …
+        self._cursor = 0  # how many of them are under way
+        self._in_flight = 0
+        self._failed = False
+        self._peer_incarnation = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._task = asyncio.create_task(self._run(), name=f"lane to {peer}")
+        self._posts: set[asyncio.Task[None]] = set()
+
+    def send(self, message: Any) -> int:
+        """Queue a message; returns its number."""
+        self._messages.append(message)
+        self._wake.set()
+        return self.through + len(self._messages)
+
+    @property
+    def waiting(self) -> int:
+        """Messages not yet taken by the peer."""
+        return len(self._messages)
+
+    async def room(self) -> None:
+        """Wait until fewer messages wait than fill the window."""
+        while len(self._messages) >= self._window * self._batch_messages:
+            self._room.clear()
+            await self._room.wait()
+
+    async def taken(self, number: int) -> None:
+        """Wait until the peer has taken the lane up to this number."""
+        while self.through < number:
+            self._room.clear()
+            await self._room.wait()
+
+    async def close(self) -> None:
+        """Stop sending; what waits is dropped (durable state repeats what matters)."""
+        for task in (self._task, *self._posts):
+            task.cancel()
+        await asyncio.gather(self._task, *self._posts, return_exceptions=True)
+
+    async def _run(self) -> None:
+        backoff_ms = limits.RESEND_MIN_MS
+        while True:
+            if self._failed and not self._in_flight:
+                await asyncio.sleep(backoff_ms / 1000)
+                backoff_ms = min(2 * backoff_ms, limits.LANE_BACKOFF_MAX_MS)
+                self._failed = False
+                self._cursor = 0
+            ready = self._cursor < len(self._messages) and self._in_flight < self._window and not self._failed
+            if not ready:
+                if self.connected:
+                    backoff_ms = limits.RESEND_MIN_MS
+                self._wake.clear()
+                if self._failed and not self._in_flight:
+                    continue
+                await self._wake.wait()
+                continue
+            count = min(self._batch_messages, len(self._messages) - self._cursor)
+            first = self.through + self._cursor + 1
+            messages = [self._messages[self._cursor + i] for i in range(count)]
+            self._cursor += count
+            self._in_flight += 1
+            task = asyncio.create_task(self._one(first, messages))
+            self._posts.add(task)
+            task.add_done_callback(self._posts.discard)
+
+    async def _one(self, first: int, messages: list[Any]) -> None:
+        hello = self._hello
+        try:
+            base = self.through + 1
+            batch = self._batch(
+                hello.store_id, hello.incarnation, self.peer_store, self._durable_lsn(), base, first, messages
+            )
+            response = await self._post(await self._encoded(batch))
+            if response.status == 409:
+                self._on_store_lost(response.body.decode(errors="replace"))
+                raise Unreachable("the peer does not know this store", not_sent=True)
+            if response.status != 200:
+                raise Unreachable(f"{response.status} {response.body[:300]!r}", not_sent=False)
+            self._acked(lane_ack.decode(response.body))
+            if self.through < first + len(messages) - 1 and self._in_flight == 1:
+                self._failed = True  # taken out of order and something before it is missing: send again
+        except Unreachable as error:
+            if self.connected or not self._failed:
+                log.info("lane.down", peer=self.peer, why=str(error))
+            self.connected = False
+            self._failed = True
+        except (msgspec.DecodeError, ValueError) as error:
+            log.error("lane.bad-answer", peer=self.peer, why=str(error))
+            self._failed = True
+        finally:
+            self._in_flight -= 1
+            self._wake.set()
+
+    def _acked(self, ack: LaneAck) -> None:
+        if self.peer_store is None:
+            self.peer_store = ack.store_id
+        elif self.peer_store != ack.store_id:
+            self._on_store_lost(f"the peer's store is {ack.store_id}, it was {self.peer_store}")
+            raise Unreachable("the peer has another store", not_sent=True)
+        self.connected = True
+        taken = ack.through - self.through
+        for _ in range(min(taken, len(self._messages))):
+            self._messages.popleft()
+            self._cursor = max(0, self._cursor - 1)
+            self.through += 1
+        if self._peer_incarnation not in (0, ack.incarnation):
+            self._on_peer_restart()
+        self._peer_incarnation = ack.incarnation
+        self._room.set()
+        self._on_ack(ack)
+
+
+class StoreLost(Exception):
+    """The peer's store is another than the one known, or an older state of it (§9): no traffic."""
+
+
+class Receiver:
+    """Takes one peer's lane in order and hands each message on."""
+
+    def __init__(self, handle: Callable[[Any], Awaitable[None]]) -> None:
+        self._handle = handle
+        self._store_id: str | None = None
+        self._incarnation = 0
+        self._expected = 1
+        self._early: dict[int, Any] = {}
+        self._busy = asyncio.Lock()
+        self.high_lsn = 0
+
+    def known(self, store_id: str, high_lsn: int) -> None:
+        """Which store the peer has, and how far it was known to be durable (from durable state)."""
+        self._store_id = store_id
+        self.high_lsn = max(self.high_lsn, high_lsn)
+
+    async def take(self, batch: Any) -> int:
+        """Take a batch; returns the number up to which the lane is taken. Raises `StoreLost`."""
+        if self._store_id is not None and batch.store_id != self._store_id:
+            raise StoreLost(f"store {batch.store_id} is not the known store {self._store_id}")
+        if batch.durable_lsn < self.high_lsn and batch.incarnation != self._incarnation:
+            raise StoreLost(f"store {batch.store_id} is at {batch.durable_lsn}, but was at {self.high_lsn}")
+        if batch.incarnation < self._incarnation:
+            raise StoreLost(f"incarnation {batch.incarnation} of a store that is at {self._incarnation}")
+        self._store_id = batch.store_id
+        self.high_lsn = max(self.high_lsn, batch.durable_lsn)
+        if batch.incarnation > self._incarnation:
+            self._incarnation, self._expected = batch.incarnation, batch.base
+            self._early.clear()
+        if batch.first + len(batch.messages) - 1 > self._expected + limits.LANE_WINDOW:
+            return self._expected - 1
+        for number, message in enumerate(batch.messages, batch.first):
+            if number >= self._expected:
+                self._early[number] = message
+        async with self._busy:
+            while (message := self._early.pop(self._expected, None)) is not None:
+                self._expected += 1
+                await self._handle(message)
+        return self._expected - 1
+
+
+def ack(hello: Hello, through: int, need: list[tuple[bytes, bytes]] | None = None) -> bytes:
+    """The answer to a batch."""
+    return encode(LaneAck(hello.store_id, hello.incarnation, through, need or []))

@@ -1,0 +1,178 @@
+"""Gives keys away at a source: those that are asked for, those that a sweep moves, and shared objects.
+
+UEs that arrive at the target are asked for by the target and need nothing here. A sweep (move all, or the way back)
+gives the rest: whole partitions where this host owns `*p`, single UEs where it owns only those, a bounded number at a
+time so that what is held stays small. Shared objects follow their members: one is given away when most of those that
+write to it are served by the peer.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from outrider.core import limits
+from outrider.core.ids import PARTITIONS, partition_key, partition_range
+from outrider.host.migrations import HostMigration
+from outrider.protocol import ownership
+from outrider.protocol.ownership import Ownership
+
+if TYPE_CHECKING:
+    from outrider.host.host import Host
+
+log = structlog.get_logger()
+
+
+class Mover:
+    """One task for each migration that gives keys away."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._moved: dict[bytes, asyncio.Event] = {}
+        self._settled: set[str] = set()
+        self._members: dict[bytes, dict[bytes, str]] = {}
+        self._counts: tuple[float, dict[str, int]] = (0.0, {})
+
+    def start(self, m: HostMigration) -> None:
+        """Begin to give keys away for a migration that is relocating."""
+        if m.migration_id not in self._tasks:
+            task = asyncio.create_task(self._run(m), name=f"mover {m.migration_id}")
+            task.add_done_callback(self._host.ended)
+            self._tasks[m.migration_id] = task
+
+    async def stop(self, migration_id: str) -> None:
+        """Give no more away for a migration."""
+        task = self._tasks.pop(migration_id, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop all."""
+        for migration_id in list(self._tasks):
+            await self.stop(migration_id)
+
+    def moved(self, key: bytes) -> None:
+        """The peer has taken a key."""
+        event = self._moved.pop(key, None)
+        if event is not None:
+            event.set()
+
+    def wrote(self, shared: bytes, sender: bytes, network: str) -> None:
+        """A member of a shared object has written to it from that network."""
+        self._members.setdefault(shared, {})[sender] = network
+
+    def settled(self, m: HostMigration) -> bool:
+        """Whether a sweep has given everything away."""
+        return m.migration_id in self._settled
+
+    def waiting_for(self, m: HostMigration, doubt: list[str]) -> str:
+        """What has to happen next, in one sentence."""
+        if m.aborted is not None:
+            return f"{m.peer}'s answer for {len(doubt)} contexts in doubt" if doubt else "nothing; it is aborted"
+        if m.finished:
+            return "nothing; it is over"
+        if m.role == "target":
+            return f"grants of {m.peer}"
+        if not m.relocating:
+            durable = self._host.followers.durable(m.migration_id)
+            return "the LMSF to begin the relocation" if durable else "the copy to become durable at the target"
+        if self.settled(m):
+            return "nothing; all in scope have moved"
+        return "UEs to arrive at the target" if m.sweep == "arrived" else "the sweep to end"
+
+    async def counts(self, m: HostMigration) -> dict[str, int]:
+        """How many UEs are served here, at the peer, or in doubt; at most a fifth of a second old."""
+        now_s = time.monotonic()
+        if now_s - self._counts[0] > 0.2 or not self._counts[1]:
+            self._counts = (now_s, await self._count(m.peer))
+        return self._counts[1]
+
+    async def _count(self, peer: str) -> dict[str, int]:
+        host = self._host
+        rows = host.store.own_rows(b"u", b"v")
+        stars = {p: host.store.row(partition_key(p)) for p in range(PARTITIONS)}
+        per_star = await host.reading(lambda r: [r.partition_sum(*partition_range(p)).ues for p in range(PARTITIONS)])
+        own = moved = doubt = 0
+        for p, star in stars.items():
+            following = per_star[p] - sum(1 for k in rows if k[1] == p)
+            if star.state is Ownership.OWNED:
+                own += following
+            elif star.state is Ownership.GRANTED:
+                doubt += following
+            elif star.peer == peer:
+                moved += following
+        for row in rows.values():
+            if row.state is Ownership.OWNED:
+                own += 1
+            elif row.state is Ownership.GRANTED:
+                doubt += 1
+            elif row.peer == peer:
+                moved += 1
+        return {"remainingUes": own, "movedUes": moved, "doubtUes": doubt}
+
+    # -------------------------------------------------------------------------------------- the sweep
+
+    async def _run(self, m: HostMigration) -> None:
+        while not self._host.followers.durable(m.migration_id):
+            await asyncio.sleep(0.05)
+        if m.sweep == "all":
+            await self._sweep(m)
+            self._settled.add(m.migration_id)
+            log.info("sweep.settled", migration=m.migration_id)
+            return
+        while True:
+            await asyncio.sleep(0.25)
+            for shared in self._leaning(m.peer):
+                await self._move(shared, m)
+
+    async def _sweep(self, m: HostMigration) -> None:
+        host = self._host
+        while True:
+            stars = [partition_key(p) for p in range(PARTITIONS) if self._owned(partition_key(p))]
+            await self._move_all(stars, m, limits.FLIPS)
+            single = [k for k, row in host.store.own_rows(b"u", b"v").items() if row.state is Ownership.OWNED]
+            shared = [k for k, *_ in host.store.chunk(b"s", b"t", 1_000_000).heads if self._owned(k)]
+            await self._move_all([*single, *shared], m, limits.GRANT_BATCH_KEYS)
+            rows = host.store.own_rows(b"", b"\xff").values()
+            left = [r for r in rows if r.state is Ownership.GRANTED and r.peer == m.peer]
+            if not stars and not single and not shared and not left:
+                return
+            if not stars and not single and not shared:
+                await asyncio.sleep(0.05)  # grants without an answer yet: they are resent, not decided here
+
+    def _owned(self, key: bytes) -> bool:
+        return self._host.store.row(key).state is Ownership.OWNED
+
+    async def _move_all(self, keys: list[bytes], m: HostMigration, at_once: int) -> None:
+        waiting = iter(keys)
+
+        async def one_after_another() -> None:
+            for key in waiting:
+                await self._move(key, m)
+
+        await asyncio.gather(*(one_after_another() for _ in range(min(at_once, len(keys)))))
+
+    async def _move(self, key: bytes, m: HostMigration) -> None:
+        """Give one key away, and again where that was put off, until the peer has it or it is in doubt."""
+        host = self._host
+        while self._owned(key) and host.migrations.may_give(m.migration_id, m.peer):
+            event = self._moved.setdefault(key, asyncio.Event())
+            host.actor(key).event(ownership.Want(m.peer, m.migration_id))
+            try:
+                async with asyncio.timeout(2 * limits.HOLD_LIMIT_MS / 1000):
+                    await event.wait()
+            except TimeoutError:
+                log.info("relocation.put-off", key=key.hex(), state=host.store.row(key).state.value)
+        self._moved.pop(key, None)
+
+    def _leaning(self, peer: str) -> list[bytes]:
+        """Shared objects of this host most of whose members are served by the peer."""
+        found = []
+        for shared, members in self._members.items():
+            there = sum(1 for network in members.values() if network == peer)
+            if 2 * there > len(members) and self._owned(shared):
+                found.append(shared)
+        return found

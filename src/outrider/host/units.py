@@ -1,0 +1,296 @@
+"""Runs one unit of work: records to the worker, its proposal into one commit, and only then the answer.
+
+A unit reads what is durable, because units of one key run one at a time and each waits for its commit. It changes one
+key. Its writes, its answer (found again by the idempotency key), timers and outgoing messages become durable together
+or not at all; an answer of 400 and above commits nothing. When the commit finds that the key is not owned here any
+more, nothing has happened, and the *request* goes to the owner.
+
+The first unit after a key has come from another network runs the package's `on_arrival` before it, in the same
+commit. So the rewriting of network-bound fields is never seen half done, and a worker that hangs blocks no
+relocation: taking a key needs no worker.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from outrider.core import limits
+from outrider.core.ids import key_text
+from outrider.core.record import Answered, Change, Kind, OutboxBody, Record, TimerBody, outbox_id
+from outrider.host import answers
+from outrider.host.failpoints import reach
+from outrider.host.jobs import Job
+from outrider.host.workers import WorkerFault
+from outrider.protocol.messages import Answer
+from outrider.protocol.ownership import Row
+from outrider.sdk import wire
+from outrider.store.port import AnsweredBefore, Context, Done, Failed, Misused, NotTheOwner, Work
+
+if TYPE_CHECKING:
+    from outrider.host.host import Host
+
+log = structlog.get_logger()
+
+MARK = b"\x00UE\x00"
+"""Stands for the UE's identity in a stored answer: no record holds a SUPI."""
+
+_SENDER = "m/"
+"""Idempotency records of messages: one for each sender, with the id of the last message applied."""
+
+_msgpack = msgspec.msgpack.Encoder()
+_timer = msgspec.msgpack.Decoder(TimerBody)
+_answered = msgspec.msgpack.Decoder(Answered)
+
+
+class Units:
+    """Runs jobs of keys that this host owns."""
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self._unit = 0
+        self.run_count = 0
+        self.replayed_count = 0
+
+    async def run(self, key: bytes, row: Row, job: Job) -> bool:
+        """Run one job to its answer; False if the key is not owned here any more and nothing has happened."""
+        host = self._host
+        context = host.store.context(key)
+        digest = self._digest(job)
+        before = self._message_seen(context, job) or self._answer_of(context, job, digest)
+        if before is not None:
+            self.replayed_count += 1
+            answers.give(job, before)
+            return True
+        timer = self._timer_of(context, job)
+        if job.timer_id is not None and timer is None:
+            answers.give(job, Answer(204, [], b""))  # re-armed or disarmed since: this generation is over
+            return True
+        changes: list[Change] = []
+        if context.head.n and context.head.epoch < row.epoch:
+            arrival = await self._arrive(context, job)
+            if arrival is not None:
+                changes = arrival
+                context = _applied(context, arrival)
+        if job.carried.kind == "arrival":
+            return await self._commit(key, row, job, context, changes, Answer(204, [], b""), digest)
+        proposal = await self._ask(context, job)
+        if isinstance(proposal, WorkerFault):
+            log.warning("unit.fault", key=key_text(key), cause=proposal.cause, why=proposal.sentence)
+            status = 500 if proposal.cause in ("HANDLER_FAILED", "PROPOSAL_REFUSED") else 503
+            retry = [("retry-after", "1")] if status == 503 else []
+            answers.give(job, answers.problem(status, proposal.cause, f"{proposal.sentence}; nothing was done", *retry))
+            return True
+        answer = Answer(proposal.status, proposal.headers, proposal.body)
+        if proposal.status >= 400:
+            answers.give(job, answer)
+            return True
+        changes += self._changes(context, proposal, timer)
+        if job.sender is not None:
+            seen = Answered(job.carried.answer_id.encode(), 204, [], b"", host.utc_ms())
+            changes.append(Change(Kind.IDEMPOTENCY, "", _SENDER + job.sender.hex(), _msgpack.encode(seen)))
+        return await self._commit(key, row, job, context, changes, answer, digest)
+
+    async def _commit(
+        self, key: bytes, row: Row, job: Job, context: Context, changes: list[Change], answer: Answer, digest: bytes
+    ) -> bool:
+        host = self._host
+        stored: Answered | None = None
+        if job.keep_answer and job.sender is None and job.carried.method not in ("GET", "HEAD"):
+            stored = self._stored(answer, digest, job.identity)
+        bind = job.identity if job.identity and host.store.key_of(job.identity) is None else None
+        if changes or stored or bind or job.carried.kind == "arrival":
+            changes += self._expired(context)
+            reach("unit-before-commit")
+            work = Work(key, row.epoch, changes, job.carried.answer_id if stored else None, stored, bind)
+            outcome = await host.committer.submit(work)
+            reach("unit-durable")
+            match outcome:
+                case Done():
+                    host.committed(key, changes)
+                case NotTheOwner():
+                    return False
+                case AnsweredBefore(answer=earlier):
+                    answers.give(job, self._replay(earlier, job.identity))
+                    return True
+                case Misused():
+                    answers.give(job, _misused())
+                    return True
+                case Failed(sentence):
+                    answers.give(job, answers.problem(500, "UNSPECIFIED_NF_FAILURE", f"{sentence}; nothing was done"))
+                    return True
+                case _:
+                    raise RuntimeError(f"the store answered {outcome}")
+        self.run_count += 1
+        answers.give(job, answer)
+        if job.waited:
+            host.waits.note(job.waited, (host.now_s() - job.arrived_s) * 1000)
+        return True
+
+    # --------------------------------------------------------------------------------------- the worker
+
+    def _next_unit(self) -> int:
+        self._unit += 1
+        return self._unit
+
+    async def _ask(self, context: Context, job: Job) -> wire.Proposal | WorkerFault:
+        host, c = self._host, job.carried
+        remaining_ms = (job.deadline_s - host.now_s()) * 1000
+        run = wire.Run(
+            unit=self._next_unit(),
+            kind="request" if c.kind == "emergency" else c.kind,
+            nf=c.nf,
+            key=key_text(context.key),
+            now_ms=host.utc_ms(),
+            records=_data(context),
+            timers=_timers(context),
+            identity=job.identity,
+            network=host.network.plmn_id(),
+            instances=host.config.nf_instance_ids,
+            method=c.method,
+            path=c.path,
+            query=c.query,
+            headers=c.headers,
+            body=c.body,
+            name=c.name,
+            entry_id=c.answer_id,
+        )
+        return await host.worker.run(
+            run, limit_ms=min(limits.UNIT_LIMIT_MS, max(1.0, remaining_ms)), read_shared=host.read_shared
+        )
+
+    async def _arrive(self, context: Context, job: Job) -> list[Change] | None:
+        """Run `on_arrival` of all NF services; what it changes goes into the job's commit."""
+        host = self._host
+        run = wire.Run(
+            unit=self._next_unit(),
+            kind="arrival",
+            nf="",
+            key=key_text(context.key),
+            now_ms=host.utc_ms(),
+            records=_data(context),
+            timers=_timers(context),
+            identity=job.identity,
+            network=host.network.plmn_id(),
+            instances=host.config.nf_instance_ids,
+        )
+        proposal = await host.worker.run(run, limit_ms=limits.UNIT_LIMIT_MS, read_shared=host.read_shared)
+        if isinstance(proposal, WorkerFault):
+            log.warning("arrival.fault", key=key_text(context.key), cause=proposal.cause, why=proposal.sentence)
+            return None
+        return self._changes(context, proposal, None)
+
+    # ------------------------------------------------------------------------------------------ changes
+
+    def _changes(self, context: Context, proposal: wire.Proposal, fired: Record | None) -> list[Change]:
+        """A worker's proposal as changes of records; a timer that fired is gone unless it was armed again."""
+        host, n = self._host, context.head.n + 1
+        changes = [Change(Kind.DATA, nf, name, body) for nf, name, body in proposal.records]
+        armed = {(r.nf, r.id): _timer.decode(r.body).generation for r in context.records if r.kind == Kind.TIMER}
+        named = set()
+        for nf, name, delay_ms, data in proposal.timers:
+            named.add((nf, name))
+            if delay_ms is None:
+                changes.append(Change(Kind.TIMER, nf, name, None))
+                continue
+            due_ms = host.utc_ms() + delay_ms
+            body = TimerBody(name, armed.get((nf, name), context.head.n) + 1, due_ms, data)
+            changes.append(Change(Kind.TIMER, nf, name, _msgpack.encode(body), due_ms))
+        if fired is not None and (fired.nf, fired.id) not in named:
+            changes.append(Change(Kind.TIMER, fired.nf, fired.id, None))
+        for i, send in enumerate(proposal.sends):
+            to_key = b"s" + send.shared.encode() if send.shared is not None else None
+            out = OutboxBody(to_key, send.nf, send.name, send.uri, send.body)
+            changes.append(Change(Kind.OUTBOX, send.nf, outbox_id(n, i), _msgpack.encode(out)))
+        return changes
+
+    def _timer_of(self, context: Context, job: Job) -> Record | None:
+        if job.timer_id is None:
+            return None
+        for record in context.records:
+            if record.kind == Kind.TIMER and record.nf == job.carried.nf and record.id == job.carried.name:
+                current = f"t/{record.nf}/{record.id}/{_timer.decode(record.body).generation}"
+                return record if current == job.timer_id else None
+        return None
+
+    def _expired(self, context: Context) -> list[Change]:
+        """Answers older than the retry window go with an owner's write, never otherwise (PROTOCOL.md §4.3)."""
+        oldest = self._host.utc_ms() - limits.IDEMPOTENCY_WINDOW_MS
+        return [
+            Change(Kind.IDEMPOTENCY, r.nf, r.id, None)
+            for r in context.records
+            if r.kind == Kind.IDEMPOTENCY and not r.id.startswith(_SENDER) and _answered.decode(r.body).at_ms < oldest
+        ]
+
+    # -------------------------------------------------------------------------------------- idempotency
+
+    def _digest(self, job: Job) -> bytes:
+        c = job.carried
+        h = hashlib.blake2b(digest_size=16, key=self._host.store.identity.digest_key)
+        for part in (c.method.encode(), c.path.encode(), c.query.encode(), c.body):
+            h.update(len(part).to_bytes(4, "big") + part)
+        return h.digest()
+
+    @staticmethod
+    def _message_seen(context: Context, job: Job) -> Answer | None:
+        """Messages come in order per sender, so the last id applied is enough to know a repeated one."""
+        if job.sender is None:
+            return None
+        name = _SENDER + job.sender.hex()
+        for record in context.records:
+            if record.kind == Kind.IDEMPOTENCY and record.id == name:
+                seen = _answered.decode(record.body).request_digest.decode() >= job.carried.answer_id
+                return Answer(204, [], b"") if seen else None
+        return None
+
+    def _answer_of(self, context: Context, job: Job, digest: bytes) -> Answer | None:
+        if not job.keep_answer:
+            return None
+        for record in context.records:
+            if record.kind == Kind.IDEMPOTENCY and record.id == job.carried.answer_id:
+                answered = _answered.decode(record.body)
+                if answered.request_digest != digest:
+                    return _misused()
+                return self._replay(answered, job.identity)
+        return None
+
+    def _stored(self, answer: Answer, digest: bytes, identity: str | None) -> Answered:
+        headers, body = answer.headers, answer.body
+        if identity:
+            plain, mark = identity, MARK.decode()
+            headers = [(k, v.replace(plain, mark)) for k, v in headers]
+            body = body.replace(plain.encode(), MARK)
+        return Answered(digest, answer.status, headers, body, self._host.utc_ms())
+
+    def _replay(self, answered: Answered, identity: str | None) -> Answer:
+        headers, body = answered.headers, answered.body
+        if identity:
+            headers = [(k, v.replace(MARK.decode(), identity)) for k, v in headers]
+            body = body.replace(MARK, identity.encode())
+        return Answer(answered.status, headers, body)
+
+
+def _misused() -> Answer:
+    detail = "this idempotency key belongs to another request"
+    return answers.problem(422, "IDEMPOTENCY_KEY_MISUSED", detail)
+
+
+def _data(context: Context) -> list[tuple[str, str, bytes]]:
+    return [(r.nf, r.id, r.body) for r in context.records if r.kind == Kind.DATA]
+
+
+def _timers(context: Context) -> list[tuple[str, str, int]]:
+    return [(r.nf, r.id, r.due_ms or 0) for r in context.records if r.kind == Kind.TIMER]
+
+
+def _applied(context: Context, changes: Sequence[Change]) -> Context:
+    """The context as it will be after these changes, for the unit that commits them with its own."""
+    records = {(r.kind, r.nf, r.id): r for r in context.records}
+    for c in changes:
+        if c.body is None:
+            records.pop((c.kind, c.nf, c.id), None)
+        else:
+            records[c.kind, c.nf, c.id] = Record(context.key, c.kind, c.nf, c.id, c.body, context.head.n + 1, c.due_ms)
+    return Context(context.key, context.row, context.own, context.head, list(records.values()))

@@ -1,0 +1,176 @@
+"""The copies in one file: records and heads, and the only ways in which they change.
+
+Whatever enters is compared with the digest that it claims *before* anything is written; so an operation that answers
+"does not fit" has written nothing.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import apsw
+
+from outrider.core.record import (
+    NO_HEAD,
+    Change,
+    Head,
+    LogEntry,
+    Record,
+    digest_of,
+    record_hash,
+    shift_digest,
+)
+from outrider.store.port import Followed
+
+_HEAD = "SELECT epoch, n, digest FROM head WHERE k = ?"
+_PUT_HEAD = (
+    "INSERT INTO head VALUES (?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET epoch = excluded.epoch, n = excluded.n, digest = excluded.digest"
+)
+_ONE = "SELECT body, version, due_ms FROM rec WHERE k = ? AND kind = ? AND nf = ? AND id = ?"
+_ALL = "SELECT k, kind, nf, id, body, version, due_ms FROM rec WHERE k = ? ORDER BY kind, nf, id"
+_PUT = (
+    "INSERT INTO rec VALUES (?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET body = excluded.body, version = excluded.version, due_ms = excluded.due_ms"
+)
+_ADD = "INSERT INTO rec VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD_HEAD = "INSERT INTO head VALUES (?, ?, ?, ?)"
+_DROP = "DELETE FROM rec WHERE k = ? AND kind = ? AND nf = ? AND id = ?"
+_DROP_ALL = "DELETE FROM rec WHERE k = ?"
+_DROP_HEAD = "DELETE FROM head WHERE k = ?"
+
+HeadRow = tuple[bytes, int, int, bytes]
+
+
+class Content:
+    """Records and heads behind one connection, within the transaction that the caller has begun."""
+
+    def __init__(self, db: apsw.Connection, digest_key: bytes) -> None:
+        self._db = db
+        self._digest_key = digest_key
+
+    def head(self, key: bytes) -> Head:
+        """The head of a key; a key that has never been written has `NO_HEAD`."""
+        for row in self._db.execute(_HEAD, (key,)):
+            return Head._make(row)
+        return NO_HEAD
+
+    def record(self, key: bytes, kind: int, nf: str, name: str) -> Record | None:
+        """One record."""
+        for body, version, due_ms in self._db.execute(_ONE, (key, kind, nf, name)):
+            return Record(key, kind, nf, name, body, version, due_ms)
+        return None
+
+    def records(self, key: bytes) -> list[Record]:
+        """All records of a key."""
+        return list(map(Record._make, self._db.execute(_ALL, (key,)).fetchall()))
+
+    def change(
+        self, key: bytes, prev: Head, epoch: int, changes: Iterable[Change], expect: bytes | None = None
+    ) -> Head | None:
+        """Apply one unit on top of `prev`, and return the new head; None, and nothing written, if its digest is not
+        the one expected.
+        """
+        n = prev.n + 1
+        last = {(c.kind, c.nf, c.id): c for c in changes}  # the last change of a record in a unit is the one that holds
+        gone = [r for kind, nf, name in last if (r := self.record(key, kind, nf, name)) is not None]
+        come = [Record(key, c.kind, c.nf, c.id, c.body, n, c.due_ms) for c in last.values() if c.body is not None]
+        digest = shift_digest(prev.digest, gone, come, self._digest_key) if gone or come else prev.digest
+        if expect is not None and digest != expect:
+            return None
+        deleted = [(key, *which) for which, c in last.items() if c.body is None]
+        if deleted:
+            self._db.executemany(_DROP, deleted)
+        if come:
+            self._db.executemany(_PUT, come)
+        self._db.execute(_PUT_HEAD, (key, epoch, n, digest))
+        return Head(epoch, n, digest)
+
+    def fits(self, key: bytes, head: Head, records: Sequence[Record]) -> bool:
+        """Whether these records, all of this key and no two with one name, add up to the head's digest."""
+        names = {(r.kind, r.nf, r.id) for r in records}
+        return (
+            len(names) == len(records)
+            and all(r.key == key for r in records)
+            and digest_of(records, self._digest_key) == head.digest
+        )
+
+    def install(self, key: bytes, head: Head, records: Sequence[Record]) -> None:
+        """Replace all records of a key by these, which fit."""
+        self._db.execute(_DROP_ALL, (key,))
+        if records:
+            self._db.executemany(_ADD, records)
+        self._db.execute(_PUT_HEAD, (key, *head))
+
+    def after(self, key: bytes, entries: Iterable[LogEntry]) -> tuple[Head, list[Record]] | None:
+        """Head and records of a key as they are after these entries, nothing written; None if they do not follow.
+
+        Entries that led to the head here are passed over.
+        """
+        head = self.head(key)
+        records = {(r.kind, r.nf, r.id): r for r in self.records(key)}
+        for e in entries:
+            if e.key == key and e.head.n <= head.n:
+                continue
+            if e.key != key or e.prev != head or not _is_next(e):
+                return None
+            for c in e.changes:
+                if c.body is None:
+                    records.pop((c.kind, c.nf, c.id), None)
+                else:
+                    records[c.kind, c.nf, c.id] = Record(key, c.kind, c.nf, c.id, c.body, e.head.n, c.due_ms)
+            head = e.head
+        return head, list(records.values())
+
+    def follow(
+        self, entries: Iterable[LogEntry], may_apply: Callable[[LogEntry], bool] = lambda entry: True
+    ) -> Followed:
+        """Apply entries of another network's log: see `port.Follow`. Entries that may not be applied are skipped."""
+        applied = skipped = 0
+        need: dict[bytes, None] = {}
+        heads: dict[bytes, Head] = {}
+        for e in entries:
+            head = heads.get(e.key) or self.head(e.key)
+            if not may_apply(e):
+                skipped += 1
+            elif head == e.prev and _is_next(e):
+                new = self.change(e.key, head, e.head.epoch, e.changes, e.head.digest)
+                if new is None:
+                    need[e.key] = None
+                else:
+                    applied, head = applied + 1, new
+            elif head == e.head or (head.n > e.head.n and head.epoch >= e.head.epoch):
+                skipped += 1
+            else:
+                need[e.key] = None
+            heads[e.key] = head
+        return Followed(applied, skipped, list(need))
+
+    def add(self, heads: Sequence[HeadRow], records: Sequence[Record]) -> None:
+        """Add UEs that are not here."""
+        if records:
+            self._db.executemany(_ADD, records)
+        if heads:
+            self._db.executemany(_ADD_HEAD, heads)
+
+    def remove(self, keys: Iterable[bytes]) -> None:
+        """Delete records and heads of these keys."""
+        rows = [(key,) for key in keys]
+        if rows:
+            self._db.executemany(_DROP_ALL, rows)
+            self._db.executemany(_DROP_HEAD, rows)
+
+    def unproved(self, heads: Iterable[HeadRow], records: Iterable[Record]) -> list[bytes]:
+        """The keys whose records do not add up to their head, or that are named twice or have no head."""
+        sums: dict[bytes, int] = {}
+        for r in records:
+            sums[r.key] = sums.get(r.key, 0) + record_hash(r, self._digest_key)
+        wrong = []
+        seen = set()
+        for key, _, _, digest in heads:
+            if key in seen or (sums.pop(key, 0) % (1 << 128)).to_bytes(16, "big") != digest:
+                wrong.append(key)
+            seen.add(key)
+        return wrong + list(sums)
+
+
+def _is_next(e: LogEntry) -> bool:
+    return e.head.n == e.prev.n + 1 and e.head.epoch >= e.prev.epoch

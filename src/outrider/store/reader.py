@@ -1,0 +1,224 @@
+"""Reading a store while it is written: each answer is one snapshot, of all that has been committed by then.
+
+Two connections: one for what a request needs, and one for bulk reads, so that no request waits for a chunk.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from outrider.core.ids import star_of
+from outrider.core.record import NO_HEAD, Head, LogEntry, Record, record_hash
+from outrider.protocol.ownership import Row
+from outrider.store.bulk import Bulk
+from outrider.store.content import HeadRow
+from outrider.store.faults import OnFault, fault
+from outrider.store.port import Chunk, Context, PartitionSum
+from outrider.store.schema import REC_COLUMNS, ROW_COLUMNS, connect, effective, row_of, state_of
+
+_ROW = f"SELECT 0, {ROW_COLUMNS} FROM row WHERE k = ?1 UNION ALL SELECT 1, {ROW_COLUMNS} FROM row WHERE k = ?2"
+_CONTEXT = (
+    f"{_ROW} UNION ALL SELECT 2, epoch, n, digest, NULL, NULL, NULL FROM head WHERE k = ?1 "
+    "UNION ALL SELECT 3, kind, nf, id, body, version, due_ms FROM rec WHERE k = ?1"
+)
+_OWNED = f"{state_of('rec.k')} = 'owned'"
+_PROVE_RECORDS = 500
+"""Records proved without a pause; a millisecond of Python's lock, which the event loop may be waiting for."""
+
+_LAST_LSN = "SELECT coalesce((SELECT max(lsn) FROM log), (SELECT trimmed_lsn FROM store))"
+
+
+class _Reading:
+    """One connection, used by one thread at a time."""
+
+    def __init__(self, path: Path, on_fault: OnFault) -> None:
+        self.lock = threading.RLock()
+        self._path = path
+        self._on_fault = on_fault
+        self._db: apsw.Connection | None = None
+        self._closed = False
+
+    def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
+        """The rows of one statement, which is one snapshot."""
+        with self.lock:
+            try:
+                if self._db is None:
+                    if self._closed:
+                        raise apsw.ConnectionClosedError("closed")
+                    self._db = connect(self._path)
+                return self._db.execute(sql, bindings).fetchall()
+            except apsw.Error as error:
+                raised = fault(self._path, "reading", error)
+                self._on_fault(raised)
+                raise raised from error
+
+    def let_go(self) -> None:
+        """Close the connection; the next statement opens one again."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def close(self) -> None:
+        """Close the connection for good."""
+        with self.lock:
+            self._closed = True
+            self.let_go()
+
+
+class Reader:
+    """The reading half of the port. Any thread may call it; point reads do not wait for bulk reads."""
+
+    def __init__(self, path: Path, on_fault: OnFault = lambda raised: None) -> None:
+        self._point = _Reading(path, on_fault)
+        self._bulk = _Reading(path, on_fault)
+        self._many = Bulk(self._bulk.rows)
+
+    def pause(self) -> "_Paused":
+        """With both connections closed, and readers waiting, until the block ends: for exchanging the file."""
+        return _Paused(self._point, self._bulk)
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._point.close()
+        self._bulk.close()
+
+    # ------------------------------------------------------------------------------------ point reads
+
+    def row(self, key: bytes) -> Row:
+        """See `ContextStore.row`."""
+        own = star = None
+        for which, *columns in self._point.rows(_ROW, (key, star_of(key))):
+            if which:
+                star = row_of(*columns)
+            else:
+                own = row_of(*columns)
+        return effective(own, star)
+
+    def context(self, key: bytes) -> Context:
+        """See `ContextStore.context`."""
+        own = star = None
+        head = NO_HEAD
+        records = []
+        for what, a, b, c, d, e, f in self._point.rows(_CONTEXT, (key, star_of(key))):
+            if what == 3:
+                records.append(Record(key, a, b, c, d, e, f))
+            elif what == 2:
+                head = Head(a, b, c)
+            elif what:
+                star = row_of(a, b, c, d, e, f)
+            else:
+                own = row_of(a, b, c, d, e, f)
+        return Context(key, effective(own, star), own is not None, head, records)
+
+    def key_of(self, identity: str) -> bytes | None:
+        """See `ContextStore.key_of`."""
+        rows = self._point.rows("SELECT k FROM ident WHERE identity = ?", (identity,))
+        return rows[0][0] if rows else None
+
+    def identity_of(self, key: bytes) -> str | None:
+        """See `ContextStore.identity_of`."""
+        rows = self._point.rows("SELECT identity FROM ident WHERE k = ? ORDER BY seq LIMIT 1", (key,))
+        return rows[0][0] if rows else None
+
+    def value(self, name: str) -> bytes | None:
+        """See `ContextStore.value`."""
+        rows = self._point.rows("SELECT value FROM val WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def values(self, prefix: str) -> dict[str, bytes]:
+        """See `ContextStore.values`."""
+        sql = "SELECT name, value FROM val WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1 ORDER BY name"
+        return dict(self._point.rows(sql, (prefix,)))
+
+    def last_lsn(self) -> int:
+        """See `ContextStore.last_lsn`."""
+        return int(self._point.rows(_LAST_LSN)[0][0])
+
+    def outbox(self, key: bytes, limit: int) -> list[Record]:
+        """See `ContextStore.outbox`."""
+        sql = f"SELECT {REC_COLUMNS} FROM rec INDEXED BY outbox WHERE kind = 3 AND k = ? ORDER BY id LIMIT ?"
+        return list(map(Record._make, self._point.rows(sql, (key, limit))))
+
+    def own_rows(self, start: bytes, stop: bytes) -> dict[bytes, Row]:
+        """See `ContextStore.own_rows`."""
+        rows = self._point.rows(f"SELECT k, {ROW_COLUMNS} FROM row WHERE k >= ? AND k < ?", (start, stop))
+        return {key: row_of(*columns) for key, *columns in rows}
+
+    def due_timers(self, through_ms: int, limit: int) -> list[Record]:
+        """See `ContextStore.due_timers`."""
+        sql = (
+            f"SELECT {REC_COLUMNS} FROM rec INDEXED BY timer "
+            f"WHERE due_ms IS NOT NULL AND due_ms <= ? AND {_OWNED} ORDER BY due_ms LIMIT ?"
+        )
+        return list(map(Record._make, self._point.rows(sql, (through_ms, limit))))
+
+    def next_due_ms(self) -> int | None:
+        """See `ContextStore.next_due_ms`."""
+        sql = f"SELECT due_ms FROM rec INDEXED BY timer WHERE due_ms IS NOT NULL AND {_OWNED} ORDER BY due_ms LIMIT 1"
+        rows = self._point.rows(sql)
+        return rows[0][0] if rows else None
+
+    def outbox_keys(self) -> list[bytes]:
+        """See `ContextStore.outbox_keys`."""
+        sql = f"SELECT DISTINCT k FROM rec INDEXED BY outbox WHERE kind = 3 AND {_OWNED} ORDER BY k"
+        return [key for (key,) in self._point.rows(sql)]
+
+    # ------------------------------------------------------------------------------------- bulk reads
+
+    def log(self, after_lsn: int, limit: int) -> list[LogEntry]:
+        """See `ContextStore.log`."""
+        return self._many.log(after_lsn, limit)
+
+    def chunk(self, start: bytes, stop: bytes, limit: int) -> Chunk:
+        """See `ContextStore.chunk`."""
+        with self._bulk.lock:
+            self._bulk.rows("BEGIN")
+            try:
+                read_lsn = int(self._bulk.rows(_LAST_LSN)[0][0])
+                end, heads, records = self._many.chunk(start, stop, limit)
+                return Chunk(start, end, read_lsn, heads, records)
+            finally:
+                self._bulk.rows("COMMIT")
+
+    def heads(self, start: bytes, stop: bytes) -> list[HeadRow]:
+        """See `ContextStore.heads`."""
+        return self._many.heads(start, stop)
+
+    def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
+        """See `ContextStore.partition_sum`."""
+        return self._many.partition_sum(start, stop, without)
+
+    def prove(self, digest_key: bytes, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
+        """See `ContextStore.prove`."""
+        apart = set(without)
+        ues = total = 0
+        while start < stop:
+            chunk = self.chunk(start, stop, _PROVE_RECORDS)
+            ues += sum(head[0] not in apart for head in chunk.heads)
+            total += sum(record_hash(r, digest_key) for r in chunk.records if r.key not in apart)
+            start = chunk.stop
+        return PartitionSum(ues, (total % (1 << 128)).to_bytes(16, "big"))
+
+    def has_copy_without_row(self, start: bytes, stop: bytes) -> bool:
+        """Whether there is a copy whose key has no row of its own."""
+        sql = (
+            "SELECT 1 FROM head WHERE k >= ? AND k < ? AND NOT EXISTS (SELECT 1 FROM row WHERE row.k = head.k) LIMIT 1"
+        )
+        return bool(self._bulk.rows(sql, (start, stop)))
+
+
+class _Paused:
+    def __init__(self, *readings: _Reading) -> None:
+        self._readings = readings
+
+    def __enter__(self) -> None:
+        for reading in self._readings:
+            reading.lock.acquire()
+            reading.let_go()
+
+    def __exit__(self, *_: object) -> None:
+        for reading in self._readings:
+            reading.lock.release()

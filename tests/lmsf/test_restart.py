@@ -1,0 +1,100 @@
+"""A node dies in any phase and comes back: it goes on with what its journal says, and ends as if nothing had been."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+PHASES = ("NEGOTIATING", "PERMITTING", "PREPARING", "COPYING", "RELOCATING", "SETTLED", "RETURNING")
+
+
+@pytest.mark.parametrize("who", ["source", "target", "both"])
+@pytest.mark.parametrize("phase", PHASES)
+async def test_restarted_in_each_phase(pair: Any, phase: str, who: str) -> None:
+    name, release = await pair.held_in(phase)
+    for network in (pair.a, pair.b):
+        if who in ("both", "source" if network is pair.a else "target"):
+            await network.restart()
+            assert (await network.show(name))["phase"] == phase if network.lmsf.get(name) else True
+    release()
+    if phase != "RETURNING":
+        await pair.reach(name, "SETTLED")
+        await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=202)
+    source, target = await pair.ended(name)
+    assert (source["phase"], target["phase"]) == ("RETIRED", "RETIRED")
+    pair.whole_at_home()
+    await pair.clear_at_target()
+
+
+@pytest.mark.parametrize("who", ["source", "target", "both"])
+async def test_restarted_while_it_is_aborted(pair: Any, who: str) -> None:
+    name, _ = await pair.held_in("SETTLED")
+    pair.world.frozen = True
+    await pair.b.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/abort", status=202)
+    await pair.reach(name, "ABORTING")
+    for network in (pair.a, pair.b):
+        if who in ("both", "source" if network is pair.a else "target"):
+            await network.restart()
+    pair.world.frozen = False
+    source, target = await pair.ended(name)
+    assert (source["phase"], target["phase"]) == ("ABORTED", "ABORTED")
+    pair.whole_at_home()
+    await pair.clear_at_target()
+
+
+async def test_a_restarted_home_serves_its_service_again(pair: Any) -> None:
+    before = await pair.a.discovered()
+    await pair.a.restart()
+    await pair.a.lmsf.deployments.settled("group-coordination")
+    after = await pair.a.discovered()
+    assert [i["nfInstanceId"] for i in after] == [i["nfInstanceId"] for i in before]
+
+
+async def test_an_ended_migration_is_still_shown_after_a_restart(pair: Any) -> None:
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+    await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=202)
+    await pair.ended(name)
+    await pair.a.restart()
+    shown = await pair.a.show(name)
+    assert (shown["phase"], shown["over"]) == ("RETIRED", True)
+    assert shown["receipt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+async def test_restarts_and_cuts_at_any_moment(pair: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    stop = chance.choice(["return", "abort"])
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    asked = False
+    for _ in range(60):
+        await asyncio.sleep(chance.random() * 0.05)
+        network = chance.choice([pair.a, pair.b])
+        match chance.choice(["restart", "cut", "heal", "heal", "keeper"]):
+            case "restart":
+                await network.restart()
+            case "cut":
+                network.cut = True
+            case "heal":
+                pair.a.cut = pair.b.cut = False
+            case "keeper":
+                for keeper in pair.world.keepers.values():
+                    keeper.broken = chance.random() < 0.3
+        if not asked and chance.random() < 0.1 and pair.a.lmsf.get(name) is not None:
+            answer = await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/{stop}")
+            asked = answer.get("cause") != "NOTHING_TO_RETURN"
+    pair.a.cut = pair.b.cut = False
+    for keeper in pair.world.keepers.values():
+        keeper.broken = False
+    if not asked:
+        await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/abort", status=202)
+    runner = pair.a.lmsf.get(name)
+    assert await runner.until(lambda row: runner.over, 30_000), await pair.a.show(name)
+    if pair.b.lmsf.get(name) is not None:
+        other = pair.b.lmsf.get(name)
+        assert await other.until(lambda row: other.over, 30_000), await pair.b.show(name)
+        assert runner.row.phase is other.row.phase
+    pair.whole_at_home()
+    await pair.clear_at_target()

@@ -1,0 +1,38 @@
+"""A keeper of a few lines: says that it is ready, notes its starts, and ends as its package says."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+config = json.loads(Path(sys.argv[1]).read_bytes())
+mode = config["packageDir"]
+data = Path(config["dataDir"])
+data.mkdir(parents=True, exist_ok=True)
+with open(data / "starts", "a") as starts:
+    starts.write(f"{os.getpid()} {os.getppid()}\n")
+if mode == "broken":
+    sys.exit("the package cannot be read")
+if mode == "mute":
+    print("not yet", flush=True)
+    sys.exit(3)
+if mode == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+listening = socket.socket()
+listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listening.bind((config["host"], config["port"]))
+listening.listen()
+ready = {"ready": True, "port": listening.getsockname()[1], "pid": os.getpid(), "storeId": "store-1"}
+print(json.dumps(ready), flush=True)
+with contextlib.suppress(BrokenPipeError):
+    os.write(1, b"x" * 200_000)  # more than a pipe holds
+if mode == "deaf":
+    while True:
+        time.sleep(60)
+while os.read(0, 4096):
+    pass
+(data / "ended-cleanly").touch()

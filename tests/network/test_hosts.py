@@ -1,0 +1,221 @@
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from outrider.functions.lmsf.ports import HostFailed, HostSpec
+from outrider.network import hosts as module
+from outrider.network.files import write_atomic
+from outrider.network.hosts import HostSettings, NodeHosts
+from outrider.network.processes import end_leftover, mark
+
+FAKE = Path(__file__).parent / "fake_keeper.py"
+
+
+def settings() -> HostSettings:
+    return HostSettings(
+        network_id="999-70",
+        border_root="http://127.0.0.1:1",
+        nrf_root="http://127.0.0.1:1",
+        nrf_keys={"nrf": "PEM"},
+        internal_key="SECRET",
+        command=(sys.executable, str(FAKE)),
+    )
+
+
+def spec(mode: str = "ok", service: str = "demo") -> HostSpec:
+    return HostSpec(service, Path(mode), "999-70", {"nsmf-demo": "uuid-1"}, "uuid-k", "00ff")
+
+
+def starts(root: Path, service: str = "demo") -> list[tuple[int, int]]:
+    lines = (root / "services" / service / "data" / "starts").read_text().splitlines()
+    return [(int(a), int(b)) for a, b in (line.split() for line in lines)]
+
+
+def make(root: Path) -> NodeHosts:
+    return NodeHosts(root / "services", root / "log", settings())
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[NodeHosts]:
+    made = make(tmp_path)
+    yield made
+    await made.close()
+
+
+async def until(condition: object) -> None:
+    """Wait for what another process does; there is nothing to await."""
+    async with asyncio.timeout(10):
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_keeper_is_started_and_known_by_its_service(hosts: NodeHosts, tmp_path: Path) -> None:
+    host = await hosts.start(spec())
+    assert hosts.get("demo") == host
+    assert hosts.root("demo") == host.api_root == f"http://127.0.0.1:{host.port}"
+    assert host.store_id == "store-1"
+    with contextlib.closing(await asyncio.to_thread(_connect, host.port)):
+        pass
+    config = tmp_path / "services" / "demo" / "keeper.json"
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert hosts.get("other") is None
+
+
+def _connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), 2)
+
+
+def _in_process_table(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_same_spec_again_changes_nothing_and_another_replaces_the_host(hosts: NodeHosts, tmp_path: Path) -> None:
+    first = await hosts.start(spec())
+    assert await hosts.start(spec()) == first
+    changed = await hosts.start(HostSpec("demo", Path("ok2"), "999-71"))
+    assert changed.pid != first.pid
+    assert changed.port == first.port
+    assert mark(first.pid) is None
+    assert len(starts(tmp_path)) == 2
+
+
+async def test_crashed_keeper_is_reaped_and_restarted_on_the_same_port(hosts: NodeHosts, tmp_path: Path) -> None:
+    first = await hosts.start(spec())
+    os.kill(first.pid, signal.SIGKILL)
+    await until(lambda: hosts.get("demo").pid != first.pid)  # type: ignore[union-attr]
+    second = hosts.get("demo")
+    assert second is not None
+    assert second.port == first.port
+    assert not _in_process_table(first.pid)  # reaped, not a zombie
+    assert hosts.status()[0]["restarts"] == 1
+
+
+async def test_keeper_that_keeps_dying_is_started_again_and_again(
+    hosts: NodeHosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESTART_MAX_S", 0.05)
+    await hosts.start(spec())
+    for n in range(1, 4):
+        os.kill(hosts.get("demo").pid, signal.SIGKILL)  # type: ignore[union-attr]
+        await until(lambda n=n: hosts.status()[0]["restarts"] == n)
+    assert len({pid for pid, _ in starts(tmp_path)}) == 4
+
+
+async def test_keeper_that_does_not_start_is_told_with_the_end_of_its_log(hosts: NodeHosts, tmp_path: Path) -> None:
+    with pytest.raises(HostFailed, match=r"exit code 1.*the package cannot be read.*keeper-demo\.log"):
+        await hosts.start(spec("broken"))
+    with pytest.raises(HostFailed, match=r"it ended before it was ready \(exit code 3\)"):
+        await hosts.start(spec("mute"))
+    assert hosts.get("demo") is None
+
+
+async def test_stopped_host_is_gone_and_its_files_stay(hosts: NodeHosts, tmp_path: Path) -> None:
+    host = await hosts.start(spec())
+    await hosts.stop("demo")
+    await hosts.stop("demo")
+    assert hosts.get("demo") is None
+    assert mark(host.pid) is None
+    assert (tmp_path / "services" / "demo" / "data" / "starts").exists()
+
+
+async def test_removed_host_leaves_no_files(hosts: NodeHosts, tmp_path: Path) -> None:
+    await hosts.start(spec())
+    await hosts.remove("demo")
+    await hosts.remove("demo")
+    assert not (tmp_path / "services" / "demo").exists()
+
+
+async def test_keeper_that_ignores_the_signal_is_killed(hosts: NodeHosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STOP_LIMIT_S", 0.1)
+    host = await hosts.start(spec("deaf"))
+    await hosts.stop("demo")
+    assert mark(host.pid) is None
+
+
+async def test_hosts_of_a_restarted_node_have_their_ports_again(hosts: NodeHosts, tmp_path: Path) -> None:
+    before = {s: (await hosts.start(spec(service=s))).port for s in ("one", "two")}
+    await hosts.close()
+    again = make(tmp_path)
+    assert {s: (await again.start(spec(service=s))).port for s in before} == before
+    await again.close()
+
+
+async def test_port_that_somebody_else_has_meanwhile_is_replaced(hosts: NodeHosts, tmp_path: Path) -> None:
+    before = await hosts.start(spec())
+    await hosts.close()
+    with socket.create_server(("127.0.0.1", before.port)):
+        again = make(tmp_path)
+        assert (await again.start(spec())).port != before.port
+        await again.close()
+
+
+NODE = """
+import asyncio, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+import importlib.util
+found = importlib.util.spec_from_file_location("test_hosts", sys.argv[2])
+tests = importlib.util.module_from_spec(found); found.loader.exec_module(tests)
+async def main():
+    host = await tests.make(Path(sys.argv[1])).start(tests.spec(sys.argv[4]))
+    print(host.pid, flush=True)
+    os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+
+
+def crash_a_node(root: Path, mode: str) -> int:
+    """A node that starts a keeper and is killed; the keeper's process id."""
+    source = str(Path(module.__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, "-c", NODE, str(root), __file__, source, mode], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    return int(run.stdout.splitlines()[-1])
+
+
+async def test_keeper_of_a_killed_node_ends_by_itself_and_a_new_node_starts_another(
+    hosts: NodeHosts, tmp_path: Path
+) -> None:
+    old = await asyncio.to_thread(crash_a_node, tmp_path, "ok")
+    await hosts.start(spec("ok"))
+    assert mark(old) is None
+    assert (tmp_path / "services" / "demo" / "data" / "ended-cleanly").exists()
+    assert [pid for pid, _ in starts(tmp_path)] == [old, hosts.get("demo").pid]  # type: ignore[union-attr]
+
+
+async def test_hung_keeper_of_a_killed_node_is_killed_before_another_starts(
+    hosts: NodeHosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEFTOVER_LIMIT_S", 0.1)
+    monkeypatch.setattr(module, "STOP_LIMIT_S", 0.1)
+    old = await asyncio.to_thread(crash_a_node, tmp_path, "deaf")
+    assert mark(old) is not None
+    await hosts.start(spec("ok"))
+    assert mark(old) is None
+    assert hosts.get("demo") is not None
+
+
+async def test_process_that_only_has_the_old_ones_id_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keeper.pid"
+    own = mark(os.getpid())
+    assert own is not None
+    write_atomic(file, b'{"pid": %d, "start_ticks": %d}' % (own.pid, own.start_ticks - 1))
+    assert await end_leftover(file, 0.01) is None
+    assert mark(os.getpid()) == own
+
+
+@pytest.mark.parametrize("service", ["../x", "", "A", "a/b", ".."])
+async def test_service_whose_name_is_no_folder_name_is_refused(hosts: NodeHosts, service: str) -> None:
+    with pytest.raises(HostFailed, match="no name of a service"):
+        await hosts.start(spec(service=service))
+    await hosts.stop(service) if service else None
+    await hosts.remove(service)
