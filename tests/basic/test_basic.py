@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import openapi_spec_validator
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from outrider.core.ids import NetworkId
@@ -355,6 +357,19 @@ async def test_session_subscription_is_shown_replaced_and_ended(world: World) ->
     assert (await world.subscriber.next())["notifId"] == "other"
     assert (await world.call("DELETE", path))[0] == 204
     assert (await world.call("GET", path))[0] == (await world.call("PUT", path, body))[0] == 404
+
+
+@pytest.mark.parametrize("api", ["namf-basic", "nsmf-basic"])
+async def test_openapi_file_is_valid_served_and_names_exactly_the_routes(world: World, api: str) -> None:
+    nf = world.amf if api == "namf-basic" else world.smf
+    served = await nf.router(Request("GET", f"/{api}/v1/openapi.yaml"))
+    document = yaml.safe_load(served.body)
+    openapi_spec_validator.validate(document)
+    for path, operations in document["paths"].items():
+        concrete = f"/{api}/v1{path}".replace("{supi}", UE).replace("{sessionRef}", "x")
+        refused = await nf.router(Request("TRACE", concrete))
+        named = {m.upper() for m in operations} - {"PARAMETERS"}
+        assert set((refused.header("allow") or "").split(", ")) == named, path
 
 
 def test_profiles_are_ordinary_instances_with_what_basic_consumers_select_by() -> None:

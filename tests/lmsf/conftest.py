@@ -291,7 +291,11 @@ class FakeHosts:
 
     def get(self, service: str) -> Host | None:
         keeper = self.world.keepers.get((self.network, service))
-        return None if keeper is None or service not in self.up else Host(service, "127.0.0.1", keeper.port, 1, keeper.store_id)
+        return (
+            None
+            if keeper is None or service not in self.up
+            else Host(service, "127.0.0.1", keeper.port, 1, keeper.store_id)
+        )
 
     async def stop(self, service: str) -> None:
         pass
@@ -474,7 +478,9 @@ class _Inner:
     ) -> Response:  # fmt: skip
         await asyncio.sleep(0)
         if url.startswith("http://nrf/"):
-            return await _call(self._network.nrf.router, method, url.removeprefix("http://nrf"), "", headers, body, json)
+            return await _call(
+                self._network.nrf.router, method, url.removeprefix("http://nrf"), "", headers, body, json
+            )
         root, _, path = url.removeprefix("http://127.0.0.1:").partition("/")
         for keeper in self._network.world.keepers.values():
             if keeper.port == int(root) and keeper.network == str(self._network.id):

@@ -53,7 +53,7 @@ async def hosts(tmp_path: Path) -> AsyncIterator[NodeHosts]:
 async def until(condition: object) -> None:
     """Wait for what another process does; there is nothing to await."""
     async with asyncio.timeout(10):
-        while not condition():  # type: ignore[operator]  # noqa: ASYNC110
+        while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)
 
 

@@ -34,11 +34,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_written_config_reads_back_as_it_was(tmp_path: Path) -> None:
-    wanted = msgspec.structs.replace(config(SNPN, "snpn", port=9000), sbi=configs.SbiSection(port=7))
-    quoted = msgspec.structs.replace(wanted, network=msgspec.structs.replace(wanted.network, name='A "port" \\ x'))
+    wanted = NetworkConfig(
+        NetworkSection(SNPN, "snpn", 'A "port" \\ x', ("AMF",)),
+        sbi=configs.SbiSection(port=7, nrf_root="http://192.0.2.1:7770"),
+        border=BorderSection("192.0.2.1", "0.0.0.0", 9000),
+        limits=configs.LimitsSection(3, 4),
+        basic=configs.BasicSection(False),
+    )
     file = tmp_path / "network.toml"
-    file.write_text(configs.render(quoted))
-    assert configs.load(file) == quoted
+    file.write_text(configs.render(wanted))
+    assert configs.load(file) == wanted
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,7 @@ class TestWheels:
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @QUICK
 @given(data=st.data())
 def test_no_bytes_crash_the_reader(sample, tmp_path_factory, data):
@@ -343,6 +344,7 @@ def test_no_bytes_crash_the_reader_of_small_files(sample, tmp_path_factory, raw)
     assert isinstance(verify(path, [sample.vendor]), Refusal)
 
 
+@pytest.mark.slow
 @QUICK
 @given(data=st.data())
 def test_no_bytes_crash_the_reader_of_wheels(sample, data):
@@ -363,6 +365,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(data=st.data())
 def test_no_manifest_crashes_the_package(sample, resign, data):

@@ -161,28 +161,34 @@ class TestBeforeItRuns:
         file = installed / SITE / "rollcall/names.py"
         file.chmod(0o644)
         file.write_text('NAME = "Eve"\n')
-        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "rollcall/names.py")
+        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "site/rollcall/names.py")
+
+    def test_a_changed_manifest(self, sample, installed):
+        file = installed / "manifest.json"
+        file.chmod(0o644)
+        file.write_bytes(b"{}")
+        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "manifest.json")
 
     def test_a_removed_file(self, sample, installed):
         (installed / SITE / "starlette/routing.py").unlink()
-        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "starlette/routing.py")
+        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "site/starlette/routing.py")
 
     @pytest.mark.parametrize("name", ["sitecustomize.py", "rollcall/__pycache__/app.cpython-311.pyc"])
     def test_an_added_file(self, sample, installed, name):
         (installed / SITE / name).parent.mkdir(exist_ok=True)
         (installed / SITE / name).write_bytes(b"")
-        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", name)
+        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", f"site/{name}")
 
     def test_a_link_in_the_place_of_a_file(self, sample, installed, tmp_path):
         file = installed / SITE / "rollcall/names.py"
         (tmp_path / "same.py").write_bytes(file.read_bytes())
         file.unlink()
         file.symlink_to(tmp_path / "same.py")
-        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "rollcall/names.py")
+        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "site/rollcall/names.py")
 
     def test_a_link_to_a_folder(self, sample, installed, tmp_path):
         (installed / SITE / "more").symlink_to(tmp_path)
-        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "more")
+        assert self.altered(sample, installed) == ("INSTALLATION_ALTERED", "site/more")
 
     def test_a_changed_archive(self, sample, installed, pack):
         changed = pack(sample.members() | {"code/rollcall/names.py": b""})

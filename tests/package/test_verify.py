@@ -132,6 +132,10 @@ def test_a_trusted_vendor_may_not_sign_in_the_name_of_another(sample):
     assert (result.code, result.facts["signedBy"]) == ("VENDOR_MISMATCH", "Other Works")
 
 
+def test_one_key_may_be_known_under_two_names(sample):
+    assert cause(verify(sample.path, [TrustedVendor("Former Name", sample.vendor.key), sample.vendor])) == "verified"
+
+
 def test_a_signature_over_another_package_does_not_count(sample, resign, pack):
     other = zipfile.ZipFile(resign(sample.members() | {"code/x.py": b""}, sample.key)).read(layout.SIGNATURE)
     assert cause(verify(pack(sample.members() | {layout.SIGNATURE: other}), [sample.vendor])) == "SIGNATURE_INVALID"

@@ -263,7 +263,8 @@ class Histories(RuleBasedStateMachine):
         follow = [key] if key in KEYS else self.model.followers_of(key)
         owns = [OWNED] * 3 if all(map(self.model.may_own, follow)) else []
         state = draw(st.sampled_from([*owns, GRANTED, FOREIGN]))
-        new = Row(state, row.epoch + draw(st.integers(1, 2)), None if state is OWNED else "999-71", mig="m")
+        least = max([row.epoch, *(self.model.head(k).epoch for k in follow)])
+        new = Row(state, least + draw(st.integers(1, 2)), None if state is OWNED else "999-71", mig="m")
         expect = draw(st.sampled_from([row, row, row, Row(OWNED, 99)]))
         if key in STARS and state is GRANTED and row.state is OWNED:
             rows = self.model.own_rows(key)
@@ -313,7 +314,8 @@ class Histories(RuleBasedStateMachine):
         row = self.model.row(star)
         rows = self.model.own_rows(star)
         excepted = draw(st.sets(st.sampled_from([k for k in UES if star_of(k) == star])))
-        x = max([row.epoch, *(r.epoch for r in rows.values())]) + 1
+        heads = [h.epoch for k, h in self.model.heads.items() if star_of(k) == star]
+        x = max([row.epoch, *heads, *(r.epoch for r in rows.values())]) + 1
         change = unfold(x, row, rows, excepted)
         if isinstance(change, bytes):
             change = unfold(x, row, rows, excepted | rows.keys())
@@ -426,6 +428,7 @@ def run(kit_of, make, examples):
     machine = type("Histories", (Histories,), {"kit": staticmethod(kit_of), "make": make})
     config = settings(
         max_examples=examples,
+        print_blob=False,
         stateful_step_count=12,
         deadline=None,
         suppress_health_check=list(HealthCheck),

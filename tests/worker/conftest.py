@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from outrider.core.manifest import Manifest, NfServiceSpec, Resources
-from outrider.host import landlock, sandbox
+from outrider.host import sandbox
 from outrider.host.workers import Worker, WorkerFault
 from outrider.sdk import wire
 
@@ -166,8 +166,3 @@ async def start(unstarted: MakeKeeper) -> MakeKeeper:
         return keeper
 
     return make
-
-
-@pytest.fixture
-def landlock_abi() -> int:
-    return landlock.abi()

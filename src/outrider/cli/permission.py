@@ -2,9 +2,10 @@
 
 import datetime as dt
 import os
+import asyncio
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,9 @@ from outrider.core.canonical import decode_canonical
 from outrider.core.ids import NetworkId
 from outrider.core.permission import DataPolicy, Permission, Revocation, parties
 from outrider.core.refusal import Refusal, Refused
+
+if TYPE_CHECKING:
+    from outrider.sbi.http import Response
 
 app = typer.Typer(no_args_is_help=True, help="Permissions: a network's signature over a package, its SBOM and terms.")
 
@@ -167,6 +171,36 @@ def revoke(
         to.write_bytes(statements.sign_revocation(revocation, key))
         value = {"file": str(to), "revocation": revocation}
         emit(value, f"{to}\n  {signer} takes back permission {permission.id}", as_json)
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(help="A signed permission or revocation.", exists=True, dir_okay=False)],
+    directory: NetworkDir,
+    as_json: AsJson = False,
+) -> None:
+    """Give a signed permission, or a revocation, to this network's LMSF; it takes effect at once.
+
+    Example: outrider permission upload group-coordination-1.0.0.999-70.permission.json --dir a
+    """
+    from outrider.package import statements
+    from outrider.sbi.problem import refusal_from
+
+    with ending(as_json):
+        envelope = _read(file)
+        revocation = isinstance(statements.show_permission(envelope), Refusal)
+        path = f"/nlmsf-permission/v1/{'revocations' if revocation else 'permissions'}"
+        response = asyncio.run(_post(directory, path, envelope))
+        if response.status != 201:
+            refuse(refusal_from(response, "The LMSF did not take it."), as_json)
+        emit(response.json(), f"{file} is in force at {_network_of(directory)}", as_json)
+
+
+async def _post(directory: Path, path: str, body: bytes) -> "Response":
+    from outrider.network.reach import Reach
+
+    async with Reach(directory) as reach:
+        return await reach.request("POST", path, scope="nlmsf-permission", body=body)
 
 
 def _network_of(directory: Path) -> str:

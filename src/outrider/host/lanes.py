@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from outrider.core import limits
+from outrider.core.refusal import Refused
 from outrider.protocol.messages import LaneAck, encode, lane_ack
 from outrider.sbi.client import Unreachable
 
@@ -148,7 +149,7 @@ class Lane:
             self._acked(lane_ack.decode(response.body))
             if self.through < first + len(messages) - 1 and self._in_flight == 1:
                 self._failed = True  # taken out of order and something before it is missing: send again
-        except Unreachable as error:
+        except (Unreachable, Refused) as error:
             if self.connected or not self._failed:
                 log.info("lane.down", peer=self.peer, why=str(error))
             self.connected = False

@@ -71,20 +71,20 @@ class Units:
         changes: list[Change] = []
         if context.head.n and context.head.epoch < row.epoch:
             arrival = await self._arrive(context, job)
-            if arrival is not None:
-                changes = arrival
-                context = _applied(context, arrival)
+            if isinstance(arrival, WorkerFault):
+                self._failed(key, job, arrival)
+                return True
+            changes = arrival
+            context = _applied(context, arrival)
         if job.carried.kind == "arrival":
             return await self._commit(key, row, job, context, changes, Answer(204, [], b""), digest)
         proposal = await self._ask(context, job)
         if isinstance(proposal, WorkerFault):
-            log.warning("unit.fault", key=key_text(key), cause=proposal.cause, why=proposal.sentence)
-            status = 500 if proposal.cause in ("HANDLER_FAILED", "PROPOSAL_REFUSED") else 503
-            retry = [("retry-after", "1")] if status == 503 else []
-            answers.give(job, answers.problem(status, proposal.cause, f"{proposal.sentence}; nothing was done", *retry))
+            self._failed(key, job, proposal)
             return True
         answer = Answer(proposal.status, proposal.headers, proposal.body)
-        if proposal.status >= 400:
+        consumed = timer is not None and 400 <= proposal.status < 500 and proposal.status != 429
+        if proposal.status >= 400 and not consumed:
             answers.give(job, answer)
             return True
         changes += self._changes(context, proposal, timer)
@@ -92,6 +92,14 @@ class Units:
             seen = Answered(job.carried.answer_id.encode(), 204, [], b"", host.utc_ms())
             changes.append(Change(Kind.IDEMPOTENCY, "", _SENDER + job.sender.hex(), _msgpack.encode(seen)))
         return await self._commit(key, row, job, context, changes, answer, digest)
+
+    @staticmethod
+    def _failed(key: bytes, job: Job, fault: WorkerFault) -> None:
+        """The worker proposed nothing: certainly no effect."""
+        log.warning("unit.fault", key=key_text(key), cause=fault.cause, why=fault.sentence)
+        status = 500 if fault.cause in ("HANDLER_FAILED", "PROPOSAL_REFUSED") else 503
+        retry = [("retry-after", "1")] if status == 503 else []
+        answers.give(job, answers.problem(status, fault.cause, f"{fault.sentence}; nothing was done", *retry))
 
     async def _commit(
         self, key: bytes, row: Row, job: Job, context: Context, changes: list[Change], answer: Answer, digest: bytes
@@ -161,7 +169,7 @@ class Units:
             run, limit_ms=min(limits.UNIT_LIMIT_MS, max(1.0, remaining_ms)), read_shared=host.read_shared
         )
 
-    async def _arrive(self, context: Context, job: Job) -> list[Change] | None:
+    async def _arrive(self, context: Context, job: Job) -> list[Change] | WorkerFault:
         """Run `on_arrival` of all NF services; what it changes goes into the job's commit."""
         host = self._host
         run = wire.Run(
@@ -178,8 +186,7 @@ class Units:
         )
         proposal = await host.worker.run(run, limit_ms=limits.UNIT_LIMIT_MS, read_shared=host.read_shared)
         if isinstance(proposal, WorkerFault):
-            log.warning("arrival.fault", key=key_text(context.key), cause=proposal.cause, why=proposal.sentence)
-            return None
+            return proposal
         return self._changes(context, proposal, None)
 
     # ------------------------------------------------------------------------------------------ changes

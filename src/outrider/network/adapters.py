@@ -164,6 +164,7 @@ class KeeperRegistry:
             "nfType": "LMSF",
             "nfStatus": "UNDISCOVERABLE",
             "plmnList": [{"mcc": self._network.mcc, "mnc": self._network.mnc}],
+            **({"snpnList": [self._network.plmn_id()]} if self._network.nid else {}),
             "ipv4Addresses": [host.host],
         }
         try:

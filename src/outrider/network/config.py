@@ -102,13 +102,13 @@ id = "{id}"
 kind = "{kind}"
 name = {name}
 # NF types of this network. A migrated NF service runs in an NF of its own type; a type that is not here is refused.
-nf_types = ["AMF", "SMF", "PCF"]
+nf_types = {nf_types}
 
 [sbi]
 # The internal listener (HTTP/2 without TLS): keep it on an address that only this network's own functions reach.
 host = "{sbi_host}"
 port = {sbi_port}
-
+{nrf_root}
 [border]
 # `host` is how partners reach this network, `listen` the local address; each partner gets two ports from `port` on.
 host = "{border_host}"
@@ -122,7 +122,7 @@ in_flight = {in_flight}
 
 [basic]
 # A small AMF and SMF; switch it off beside a real core.
-enabled = true
+enabled = {basic}
 """
 
 
@@ -229,7 +229,10 @@ def render(config: NetworkConfig) -> str:
     return TEMPLATE.format(
         id=config.network.id,
         kind=config.network.kind,
-        name=msgspec.json.encode(config.network.name).decode(),  # a JSON string is a TOML string
+        name=msgspec.json.encode(config.network.name).decode(),  # a JSON string or list of them is TOML, too
+        nf_types=msgspec.json.encode(config.network.nf_types).decode(),
+        nrf_root=f'nrf_root = "{config.sbi.nrf_root}"\n' if config.sbi.nrf_root else "",
+        basic=str(config.basic.enabled).lower(),
         sbi_host=config.sbi.host,
         sbi_port=config.sbi.port,
         border_host=config.border.host,

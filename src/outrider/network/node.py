@@ -9,6 +9,7 @@ import datetime as dt
 import os
 from collections.abc import Collection
 from contextlib import AsyncExitStack
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,6 +49,7 @@ PARTNER_POLL_S = 1.0
 """How often the partners' files are looked at: a partner that was added is linked without a restart."""
 
 STATUS_PATH = "/outrider-node/v1/status"
+OPENAPI_PATH = "/outrider-node/v1/openapi.yaml"
 _PRIVILEGED = ("outrider-host", "nlmsf-*")
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +81,8 @@ class Node:
         """apiRoot of the internal listener, once started."""
         self._routes: dict[str, Handler] = {}
         self._partner_routes: dict[str, Any] = {}
+        self._files = Partners(self.directory / "partners", self.config, self.keys)
+        self._seen: tuple[tuple[str, int], ...] = ()
         self._stack = AsyncExitStack()
         self._border: Border | None = None
         self._partners: NodePartners | None = None
@@ -179,7 +183,7 @@ class Node:
         )
         self._border = border
         self._stack.push_async_callback(border.stop)
-        self._partners = NodePartners(Partners(self.directory / "partners", self.config, self.keys), border, tokens)
+        self._partners = NodePartners(self._files, border, tokens)
 
     async def _start_nrf(self, client: SbiClient, instance_id: str) -> None:
         nrf = Nrf(
@@ -274,25 +278,20 @@ class Node:
     async def _link(self) -> None:
         assert self._partners is not None
         assert self._border is not None
+        self._seen = self._files.stamp()  # before reading, so that what comes meanwhile is seen next time
         self._unlinked = await self._border.update(self._partners.refresh())
         for network, error in self._unlinked.items():
             _log.error("border.not-open", partner=str(network), why=str(error))
 
     async def _follow_partners(self) -> None:
         """Link partners as their files come, change and go; try again where a port was taken."""
-        files = Partners(self.directory / "partners", self.config, self.keys)
-        stamp = files.stamp()
         while True:
             await asyncio.sleep(PARTNER_POLL_S)
-            fresh = files.stamp()
-            if fresh == stamp and not self._unlinked:
-                continue
-            try:
-                await self._link()
-                stamp = fresh
-            except Refused as refused:  # a file that is damaged changes nothing until it is whole
-                _log.error("partner.unreadable", why=str(refused))
-                stamp = fresh
+            if self._files.stamp() != self._seen or self._unlinked:
+                try:
+                    await self._link()
+                except Refused as refused:  # a file that is damaged changes nothing until it is whole
+                    _log.error("partner.unreadable", why=str(refused))
 
     # ------------------------------------------------------------------------------------------------ requests
 
@@ -311,6 +310,9 @@ class Node:
             return await guarded(handler, request)
         if request.path == STATUS_PATH:
             return json_response(200, self.status())
+        if request.path == OPENAPI_PATH:
+            text = (files("outrider.network") / "openapi" / "outrider-node.yaml").read_bytes()
+            return Response(200, [("content-type", "application/yaml")], text)
         return problem(404, "RESOURCE_URI_STRUCTURE_NOT_FOUND", f"Nothing is served at {request.path} here.")
 
     def _is_own(self, root: str) -> bool:
@@ -320,7 +322,6 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """How the node is, for `outrider network status`."""
-        partners = Partners(self.directory / "partners", self.config, self.keys).all()
         links = {} if self._border is None else {link["network"]: link for link in self._border.status()}
         basic = None
         if self._amf is not None and self._smf is not None:
@@ -343,7 +344,7 @@ class Node:
                     or (f"a free port: {self._unlinked[p.network_id]}" if p.network_id in self._unlinked else ""),
                     "link": links.get(p.network),
                 }
-                for p in partners
+                for p in self._files.all()
             ],
             "hosts": [] if self._hosts is None else self._hosts.status(),
             "basic": basic,

@@ -1,4 +1,4 @@
-"""How commands of the operator reach the running node of a folder: its address, and tokens with the network's own key."""
+"""How the operator's commands reach the running node of a folder: its address, and tokens by the network's own key."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -117,7 +117,7 @@ def write_zip(file: BinaryIO, members: Iterable[tuple[str, bytes]], *, compress:
     for name, data in members:
         packed, method = data, _STORED
         if compress:
-            squeeze = zlib.compressobj(9, wbits=-15)
+            squeeze = zlib.compressobj(wbits=-15)
             smaller = squeeze.compress(data) + squeeze.flush()
             if len(smaller) < len(data) <= len(smaller) * limits.PACKAGE_RATIO:
                 packed, method = smaller, _DEFLATED

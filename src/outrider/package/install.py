@@ -1,9 +1,10 @@
-"""Installing a verified package: the archive beside a folder `site` that holds its code and its wheels, unpacked.
+"""Installing a verified package: the archive, its manifest, and a folder `site` with its code and wheels unpacked.
 
 Installed packages are named by their digest, so one is there completely or not at all, and installing twice is
-installing once; what a crash leaves begins with `.installing-` and is never used. A package is unpacked from a copy of the archive that is compared with
-what was verified, so a file that changes between verifying and installing is noticed. Workers put `site` on their
-path; they must not write there (`-B`), because `check_installed` refuses any file that is not from the package.
+installing once; what a crash leaves begins with `.installing-` and is never used. A package is unpacked from a copy of
+the archive that is compared with what was verified, so a file that changes between verifying and installing is
+noticed. Workers put `site` on their path; they must not write there (`-B`), because `check_installed` refuses any
+file that is not from the package.
 """
 
 import hashlib
@@ -48,8 +49,8 @@ def install(verified: Verified, folder: Path) -> Path | Refusal:
         shutil.copyfile(verified.archive, archive_in(unpacked))
         with Archive(archive_in(unpacked)) as archive:
             _check_same(archive, verified)
-            for path, chunks in _site_files(archive, verified):
-                _write(unpacked / SITE / path, chunks)
+            for path, chunks in _files(archive, verified):
+                _write(unpacked / path, chunks)
         _sync(unpacked)
         try:
             unpacked.rename(target)
@@ -73,13 +74,13 @@ def check_installed(
         return verified
     try:
         with Archive(archive_in(installed)) as archive:
-            expected = {path: _digest(chunks) for path, chunks in _site_files(archive, verified)}
-        site = installed / SITE
-        there = {p.relative_to(site).as_posix() for p in site.rglob("*") if p.is_symlink() or not p.is_dir()}
+            expected = {path: _digest(chunks) for path, chunks in _files(archive, verified)}
+        unpacked = [*(installed / SITE).rglob("*"), *installed.glob(layout.MANIFEST)]
+        there = {p.relative_to(installed).as_posix() for p in unpacked if p.is_symlink() or not p.is_dir()}
         for path in sorted(there ^ expected.keys()):
             return _altered(path, "is not from the package" if path in there else "is missing")
         for path, digest in expected.items():
-            if (site / path).is_symlink() or _digest(_read(site / path)) != digest:
+            if (installed / path).is_symlink() or _digest(_read(installed / path)) != digest:
                 return _altered(path, "was changed")
     except Refused as refused:
         return refused.refusal
@@ -106,15 +107,18 @@ def _check_same(archive: Archive, verified: Verified) -> None:
     check_digests(archive, raw)
 
 
-def _site_files(archive: Archive, verified: Verified) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Every file of `site` with its content, each to be read to its end before the next is asked for."""
+def _files(archive: Archive, verified: Verified) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Every file that is unpacked, with its content, each to be read to its end before the next is asked for."""
+    yield layout.MANIFEST, archive.chunks(layout.MANIFEST)
     code = sorted(n.removeprefix(layout.CODE) for n in archive.entries if n.startswith(layout.CODE))
     plan = site_plan(code, verified.chosen)
     for path in code:
-        yield path, archive.chunks(f"{layout.CODE}{path}")
+        yield f"{SITE}/{path}", archive.chunks(f"{layout.CODE}{path}")
     for wheel in verified.chosen:
         with wheel_file(archive, f"{layout.WHEELS}{wheel.file_name}") as file:
-            yield from read_members(wheel, file, (path for path in wheel.members if plan[path] is wheel))
+            members = (path for path in wheel.members if plan[path] is wheel)
+            for path, chunks in read_members(wheel, file, members):
+                yield f"{SITE}/{path}", chunks
 
 
 def _digest(chunks: Iterable[bytes]) -> str:

@@ -76,7 +76,7 @@ def verify(
 def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine | None) -> Verified:
     check_structure(archive)
     raw_digests = archive.read(layout.DIGESTS, limits.PACKAGE_META_BYTES)
-    statement, vendor = _check_signature(archive, trusted, raw_digests)
+    statement, key_id, vendors = _check_signature(archive, trusted, raw_digests)
     digests = check_digests(archive, raw_digests)
     manifest = read_manifest(archive)
     wheels = read_wheels(archive)
@@ -87,12 +87,12 @@ def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine
         raise Refused(_invalid("it is about another manifest"))
     if statement.predicate.sbom.sha256 != digests[layout.SBOM]:
         raise Refused(_invalid("it is about another SBOM"))
-    if vendor.name != manifest.vendor or statement.predicate.vendor != manifest.vendor:
+    if manifest.vendor not in vendors or statement.predicate.vendor != manifest.vendor:
         raise Refused(
             Refusal(
                 "VENDOR_MISMATCH",
-                f"The package names {manifest.vendor} as its vendor, but it is signed with the key of {vendor.name}.",
-                {"vendor": manifest.vendor, "signedBy": vendor.name},
+                f"The package names {manifest.vendor} as its vendor, but the key is of {', '.join(vendors)}.",
+                {"vendor": manifest.vendor, "signedBy": ", ".join(vendors)},
                 "Ask both vendors.",
             )
         )
@@ -104,7 +104,7 @@ def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine
         manifest=manifest,
         package_digest=layout.package_digest(raw_digests),
         sbom_digest=digests[layout.SBOM],
-        vendor_key=signing.key_id(vendor.key),
+        vendor_key=key_id,
         size_bytes=archive.size,
         digests=digests,
         wheels=tuple(wheels),
@@ -133,7 +133,8 @@ def check_structure(archive: Archive) -> None:
 
 def _check_signature(
     archive: Archive, trusted: Sequence[TrustedVendor], raw_digests: bytes
-) -> tuple[layout.Statement, TrustedVendor]:
+) -> tuple[layout.Statement, str, list[str]]:
+    """What the vendor signed, the key, and the vendors whose key it is; raises `Refused`."""
     envelope = archive.read(layout.SIGNATURE, limits.ENVELOPE_BYTES)
     opened = signing.verify(envelope, signing.IN_TOTO_TYPE, [v.key for v in trusted])
     if isinstance(opened, Refusal):
@@ -148,7 +149,8 @@ def _check_signature(
         raise Refused(_invalid(f"what it signs cannot be read ({error})")) from None
     if statement.subject[0].digest.sha256 != layout.package_digest(raw_digests):
         raise Refused(_invalid("it is over another list of digests"))
-    return statement, next(v for v in trusted if signing.key_id(v.key) == opened.key_ids[0])
+    key_id = opened.key_ids[0]
+    return statement, key_id, [v.name for v in trusted if signing.key_id(v.key) == key_id]
 
 
 def _invalid(what: str) -> Refusal:

@@ -92,11 +92,17 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="t"):
 
 
 class Recall(msgspec.Struct, frozen=True, tag="recall", tag_field="t"):
-    """Refuse epoch `x` if you have not accepted it."""
+    """Refuse epoch `x` if you have not accepted it.
+
+    For `*p`, `excepted` are the UEs that the grant did not speak of, as in `Grant`: who refuses without having seen the
+    grant must not let the refused epoch become theirs (`partition.set_apart`). `to_store` is the grant's.
+    """
 
     mig: str
     key: bytes
     x: int
+    to_store: str = ""
+    excepted: list[bytes] = []
 
 
 class NotOwner(msgspec.Struct, frozen=True, tag="not_owner", tag_field="t"):

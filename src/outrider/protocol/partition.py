@@ -66,7 +66,7 @@ def unfold(x: int, star: Row, rows: Mapping[bytes, Row], excepted: Collection[by
 
 
 def set_apart(star: Row, rows: Mapping[bytes, Row], excepted: Collection[bytes]) -> dict[bytes, Row]:
-    """The rows that a network writes out in *every* commit in which it decides about a `*p` epoch: take, refuse, recall.
+    """The rows that a network writes out in *every* commit that decides about a `*p` epoch: take, refuse and recall.
 
     `excepted` are the UEs that the giver's message does not speak of, `star` is `*p` before. A UE without a row follows
     `*p`; when `*p` moves on without it, the row that was effective for it must stay, also when `*p` is refused: with

@@ -1,8 +1,11 @@
 """The HTTP/2 client of every function: h2c with prior knowledge, or HTTP/2 with mutual TLS 1.3."""
 
 import asyncio
+import atexit
+import functools
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -30,6 +33,13 @@ Without it a cut link leaves TCP in its retransmission back-off for minutes afte
 
 ANSWER_BYTES = limits.FRAME_BYTES
 """Longest answer that is read: a peer's largest frame. More is dropped, so that no peer can fill the memory."""
+
+SETTLE_S = 0.05
+"""Pause at the end of the process.
+
+pyreqwest's thread drops Python objects a moment after a request or `close` has returned. If the interpreter ends in
+that moment it aborts, and a command that has done its work exits with 134: about one in ten did.
+"""
 
 _encoder = msgspec.json.Encoder()
 
@@ -63,6 +73,7 @@ class SbiClient:
     ) -> None:
         """`resolve` is a DNS name of URLs and the IP address that it stands for, whatever DNS says: a partner's
         certificate names its border, and the operator knows where that is reached."""
+        _settle_at_exit()
         self._client = _build(tls, timeout_s, bulk, resolve)
 
     async def __aenter__(self) -> Self:
@@ -127,6 +138,12 @@ async def _bounded(reader: ResponseBodyReader) -> bytes | None:
             return None
         parts.append(part.to_bytes())
     return b"".join(parts)
+
+
+@functools.cache
+def _settle_at_exit() -> None:
+    """Once for the process: exit handlers run before the interpreter begins to end; sleeping lets go of its lock."""
+    atexit.register(time.sleep, SETTLE_S)
 
 
 def _unreachable(method: str, url: str, error: DetailedPyreqwestError) -> Unreachable:

@@ -20,13 +20,14 @@ home makes such a grant durable at its side. Until it has, go home first and the
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from outrider.protocol import ownership as o
 from outrider.protocol.ownership import NO_VOL, OWNERSHIP, Ownership, Row, Vol, serves
-from outrider.protocol.table import Table
-from outrider.sim.model import Content, content_text, entry, row_text
-from outrider.sim.world import Edge
+from outrider.protocol.table import Step, Table
+from outrider.sim.space import Edge
+from outrider.sim.values import Content, content_text, entry, row_text
 
 A, B = "A", "B"
 M = "m"
@@ -61,17 +62,30 @@ class State(NamedTuple):
 class SyncBounds:
     """How large the world is."""
 
-    epochs: int = 6
-    writes: int = 3
+    epochs: int = 5
+    writes: int = 1
+    forget: bool = False
+    """Drop messages that cannot matter any more (`SyncWorld.alive`)."""
 
 
 class SyncWorld:
     """All states that home and target can reach. Twins override single methods."""
 
     table: Table[Row, Vol] = OWNERSHIP
+    blind: tuple[str, ...] = ()
+    """Beginnings of predicates that a twin is not judged by."""
 
     def __init__(self, bounds: SyncBounds) -> None:
         self.bounds = bounds
+        self.fired: set[str] = set()
+        """Ids of the rules that were used so far."""
+        self.step = cache(self._step)
+
+    def _step(self, row: Row, vol: Vol, event: object) -> Step[Row, Vol]:
+        rule = self.table.rule(row, vol, event)
+        if rule is not None:
+            self.fired.add(rule.id)
+        return self.table.step(row, vol, event)
 
     def initial(self) -> State:
         """Home owns the key."""
@@ -93,13 +107,44 @@ class SyncWorld:
 
     # --------------------------------------------------------------------------------------------- steps
 
-    def next(self, s: State) -> Iterator[Edge]:
+    def next(self, s: State) -> Iterator[Edge[State]]:
         """Every step that the world may take from here."""
         for edge in self._steps(s):
+            if edge.fault is not None and edge.fault.startswith(self.blind):
+                edge = edge._replace(fault=None)
+            if self.bounds.forget:
+                after = edge.state
+                edge = edge._replace(
+                    state=after._replace(msgs=frozenset(m for m in after.msgs if self.alive(after, m)))
+                )
             if edge.state != s or edge.fault:
                 yield edge
 
-    def _steps(self, s: State) -> Iterator[Edge]:
+    def alive(self, s: State, m: Msg) -> bool:
+        """Whether a message may still matter: a question not decided yet, or what belongs to a grant in doubt."""
+        here, there = (s.home, s.target) if m.to == A else (s.target, s.home)
+        match m.kind:
+            case "GRANT" | "RECALL":
+                return m.x > here.epoch or (there.state is Ownership.GRANTED and there.epoch == m.x)
+            case "ACCEPTED" | "REFUSED":
+                return here.state is Ownership.GRANTED and here.epoch == m.x
+            case "SYNC":
+                return m.x >= here.epoch or (there.state is Ownership.OWNED and there.epoch == m.x)
+            case _:
+                owns = here.state is Ownership.OWNED and here.epoch == m.x
+                return owns or len(m.content) > len(s.acked)
+
+    def old_news(self, s: State) -> str | None:
+        """A message that `alive` gives up and that would still change something; None if there is none."""
+        for m in s.msgs:
+            if not self.alive(s, m):
+                for edge in self._home_hears(s, m) if m.to == A else self._target_hears(s, m):
+                    new = {n for n in edge.state.msgs - s.msgs if self.alive(edge.state, n)}
+                    if new or edge.state._replace(msgs=s.msgs) != s:
+                        return f"{m} still matters: {edge.label}"
+        return None
+
+    def _steps(self, s: State) -> Iterator[Edge[State]]:
         yield from self._home_alone(s)
         yield from self._target_alone(s)
         for m in s.msgs:
@@ -108,14 +153,14 @@ class SyncWorld:
             else:
                 yield from self._target_hears(s, m)
 
-    def _home_alone(self, s: State) -> Iterator[Edge]:
+    def _home_alone(self, s: State) -> Iterator[Edge[State]]:
         home = s.home
         if home.state is Ownership.OWNED:
             if self._may_write(s):
                 copy = (*s.home_copy, entry(home.epoch, 0))
                 yield self._ack(s._replace(home_copy=copy), copy, "A commits a unit and answers it")
             if home.epoch < self.bounds.epochs:
-                held = self.table.step(home, NO_VOL, o.Want(B, M))
+                held = self.step(home, NO_VOL, o.Want(B, M))
                 yield self._home(s, o.Drained(in_time=True), "A gives the key to B", vol=held.vol)
         if home.state is Ownership.GRANTED:
             for recall in (False, True):
@@ -130,7 +175,7 @@ class SyncWorld:
         if s.lease:
             yield Edge(s._replace(lease=False), "the read lease of B ends")
 
-    def _target_alone(self, s: State) -> Iterator[Edge]:
+    def _target_alone(self, s: State) -> Iterator[Edge[State]]:
         target = s.target
         if target.state is Ownership.OWNED:
             yield self._ask_synced(s, "B asks for SYNCED again")
@@ -142,7 +187,7 @@ class SyncWorld:
                 else:
                     yield self._ask_synced(after, "B commits a unit")
             if target.epoch < self.bounds.epochs:
-                held = self.table.step(target, s.vol, o.Want(A, M))
+                held = self.step(target, s.vol, o.Want(A, M))
                 yield self._target(s._replace(vol=held.vol), o.Drained(in_time=True), "B gives the key back to A")
         if target.state is Ownership.GRANTED:
             for recall in (False, True):
@@ -150,11 +195,12 @@ class SyncWorld:
         if s.vol != NO_VOL:
             yield Edge(s._replace(vol=NO_VOL), "B crashes and restarts")
 
-    def _home_hears(self, s: State, m: Msg) -> Iterator[Edge]:
+    def _home_hears(self, s: State, m: Msg) -> Iterator[Edge[State]]:
         label = f"A hears {m}"
         match m.kind:
             case "GRANT":
-                yield self._home(s, o.Grant(B, m.x, M), label, content=m.content)
+                for admitted in (True, False):
+                    yield self._home(s, o.Grant(B, m.x, M, admitted=admitted), label, content=m.content)
             case "RECALL":
                 yield self._home(s, o.Recall(B, m.x), label)
             case "ACCEPTED":
@@ -164,7 +210,7 @@ class SyncWorld:
             case "SYNC":
                 yield self._home(s, o.SyncAsked(B, m.x), label, content=m.content)
 
-    def _target_hears(self, s: State, m: Msg) -> Iterator[Edge]:
+    def _target_hears(self, s: State, m: Msg) -> Iterator[Edge[State]]:
         label = f"B hears {m}"
         if m.kind in ("GRANT", "RECALL") and s.target.state is Ownership.OWNED and m.x > s.target.epoch:
             # Home has owned the key since, so it has reclaimed what this network still believes to own.
@@ -187,19 +233,19 @@ class SyncWorld:
 
     # -------------------------------------------------------------------------------------------- helpers
 
-    def _home(self, s: State, event: Any, label: str, *, vol: Vol = NO_VOL, content: Content = ()) -> Edge:
-        step = self.table.step(s.home, vol, event)
+    def _home(self, s: State, event: Any, label: str, *, vol: Vol = NO_VOL, content: Content = ()) -> Edge[State]:
+        step = self.step(s.home, vol, event)
         after = s._replace(home=step.row)
         return self._commands(after, step.commands, f"{label}: {step.why}", step.row.epoch < s.home.epoch, B, content)
 
-    def _target(self, s: State, event: Any, label: str, *, content: Content = ()) -> Edge:
-        step = self.table.step(s.target, s.vol, event)
+    def _target(self, s: State, event: Any, label: str, *, content: Content = ()) -> Edge[State]:
+        step = self.step(s.target, s.vol, event)
         after = s._replace(target=step.row, vol=step.vol)
         return self._commands(after, step.commands, f"{label}: {step.why}", step.row.epoch < s.target.epoch, A, content)
 
     def _commands(
         self, s: State, commands: tuple[Any, ...], label: str, falls: bool, to: str, content: Content
-    ) -> Edge:
+    ) -> Edge[State]:
         fault = "I3: an epoch falls" if falls else None
         for c in commands:
             match c:
@@ -217,8 +263,9 @@ class SyncWorld:
                     s = self._sent(s._replace(target_copy=content), Msg("SYNC", A, s.target.epoch, content))
                 case o.SendSynced(_, x):
                     # In the same commit as the row: the target's content, unless what is here is newer.
-                    newer = content if len(content) > len(s.home_copy) else s.home_copy
-                    s = self._sent(s._replace(home_copy=newer), Msg("SYNCED", B, x, content))
+                    if s.home.state is Ownership.FOREIGN and len(content) > len(s.home_copy):
+                        s = s._replace(home_copy=content)
+                    s = self._sent(s, Msg("SYNCED", B, x, content))
                 case o.SendFenced(_, x):
                     s = self._sent(s, Msg("FENCED", B, x))
                 case o.DropTail():
@@ -227,10 +274,10 @@ class SyncWorld:
                     fault = f"alarm: {sentence}"
         return Edge(s, label, fault)
 
-    def _ask_synced(self, s: State, label: str) -> Edge:
+    def _ask_synced(self, s: State, label: str) -> Edge[State]:
         return Edge(self._sent(s, Msg("SYNC", A, s.target.epoch, s.target_copy)), label)
 
-    def _ack(self, s: State, content: Content, label: str) -> Edge:
+    def _ack(self, s: State, content: Content, label: str) -> Edge[State]:
         """Consumers are told 2xx for everything up to there."""
         shorter = min(len(content), len(s.acked))
         fault = None if content[:shorter] == s.acked[:shorter] else "S3: acknowledged histories fork"

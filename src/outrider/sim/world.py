@@ -13,21 +13,14 @@ from typing import NamedTuple
 
 from outrider.protocol import ownership as o
 from outrider.protocol.ownership import Ownership
-from outrider.sim.model import HOME, NAMES, OUT, STAR, Bounds, Change, Content, Driver, Msg, Net, effective, key_name
-from outrider.sim.model import net_text, put
+from outrider.sim.model import Driver
+from outrider.sim.space import Edge
+from outrider.sim.values import NAMES, STAR, Bounds, Change, Content, Msg, Net, effective, key_name, net_text, put
 
 State = tuple[int, ...]
 
 SETTLE_ROUNDS = 6
 """Rounds of questions and answers after which every key must be settled; the longest chain seen needs three."""
-
-
-class Edge(NamedTuple):
-    """One step of the world. `fault` says which predicate it breaks, if it breaks one."""
-
-    state: State
-    label: str
-    fault: str | None = None
 
 
 class _Local(NamedTuple):
@@ -74,7 +67,7 @@ class World:
         self._begin = (*(self._net(self.driver.first(i)) for i in range(n)), self._chain(empty), 0)
         return self._begin
 
-    def next(self, state: State) -> Iterator[Edge]:
+    def next(self, state: State) -> Iterator[Edge[State]]:
         """Every step that the world may take from here; those that change nothing are left out."""
         n, msgs = self.bounds.networks, state[-1]
         # While nobody but home has done anything, the others are alike: the first grant goes to B.
@@ -91,7 +84,7 @@ class World:
                 for local in self._on(m, state[i]):
                     yield from self._edge(state, i, local)
 
-    def _edge(self, state: State, i: int, local: _Local) -> Iterator[Edge]:
+    def _edge(self, state: State, i: int, local: _Local) -> Iterator[Edge[State]]:
         n, change = self.bounds.networks, local.change
         chain, msgs, fault = state[n], state[-1], change.fault
         if change.decides and msgs & self._decided.get(change.decides, 0):
@@ -111,12 +104,14 @@ class World:
         nets = (*state[:i], local.net, *state[i + 1 : n])
         msgs |= local.sent
         if self.bounds.forget:
-            msgs &= self._alive(nets)
+            msgs &= self.alive(nets)
         after = (*nets, chain, msgs)
+        if fault is not None and fault.startswith(self.driver.blind):
+            fault = None
         if after != state or fault:
             yield Edge(after, change.label, fault)
 
-    def _alive(self, nets: tuple[int, ...]) -> int:
+    def alive(self, nets: tuple[int, ...]) -> int:
         """The messages that may still matter: questions not decided yet, and what belongs to a grant in doubt."""
         key = (nets, len(self._msgs))
         if key not in self._live:
@@ -133,6 +128,17 @@ class World:
                             mask |= asked
             self._live[key] = mask
         return self._live[key]
+
+    def old_news(self, state: State) -> str | None:
+        """A message that `alive` gives up and that would still change something; None if there is none."""
+        nets = state[: self.bounds.networks]
+        alive = self.alive(nets)
+        for m in _bits(state[-1] & ~alive):
+            at = nets[self._msgs[m].target]
+            for local in self._on(m, at):
+                if local.net != at or local.sent & alive:
+                    return f"{self._msgs[m]} still matters: {local.change.label}"
+        return None
 
     # --------------------------------------------------------------------------------------- predicates
 
@@ -190,7 +196,7 @@ class World:
             if any(row.state is Ownership.GRANTED for row in rows):
                 return f"I9: {key_name(k)} stays in doubt though nothing fails any more"
             if [row.state for row in rows].count(Ownership.OWNED) != 1:
-                return f"I1: {key_name(k)} ends without one owner"
+                return f"I9: {key_name(k)} ends without one owner"
         return None
 
     def _converse(self, nets: list[Net], msgs: tuple[Msg, ...]) -> None:
@@ -272,6 +278,3 @@ def _bits(mask: int) -> Iterator[int]:
         low = mask & -mask
         yield low.bit_length() - 1
         mask ^= low
-
-
-__all__ = ["HOME", "Edge", "State", "World"]

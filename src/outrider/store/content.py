@@ -64,14 +64,21 @@ class Content:
         return list(map(Record._make, self._db.execute(_ALL, (key,)).fetchall()))
 
     def change(
-        self, key: bytes, prev: Head, epoch: int, changes: Iterable[Change], expect: bytes | None = None
+        self,
+        key: bytes,
+        prev: Head,
+        epoch: int,
+        changes: Iterable[Change],
+        *,
+        new: Change | None = None,
+        expect: bytes | None = None,
     ) -> Head | None:
         """Apply one unit on top of `prev`, and return the new head; None, and nothing written, if its digest is not
-        the one expected.
+        the one expected. The record of the change `new` is known not to be here.
         """
         n = prev.n + 1
         last = {(c.kind, c.nf, c.id): c for c in changes}  # the last change of a record in a unit is the one that holds
-        gone = [r for kind, nf, name in last if (r := self.record(key, kind, nf, name)) is not None]
+        gone = [r for (kind, nf, name), c in last.items() if c is not new and (r := self.record(key, kind, nf, name))]
         come = [Record(key, c.kind, c.nf, c.id, c.body, n, c.due_ms) for c in last.values() if c.body is not None]
         digest = shift_digest(prev.digest, gone, come, self._digest_key) if gone or come else prev.digest
         if expect is not None and digest != expect:
@@ -132,7 +139,7 @@ class Content:
             if not may_apply(e):
                 skipped += 1
             elif head == e.prev and _is_next(e):
-                new = self.change(e.key, head, e.head.epoch, e.changes, e.head.digest)
+                new = self.change(e.key, head, e.head.epoch, e.changes, expect=e.head.digest)
                 if new is None:
                     need[e.key] = None
                 else:

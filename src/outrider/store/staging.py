@@ -4,6 +4,7 @@ It has no journal and is not synced, so it takes records several times as fast a
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from outrider.store.faults import fault
 from outrider.store.files import staging_file, sync
 from outrider.store.port import Followed, PartitionSum, StagingBroken
 from outrider.store.schema import CONTENT, PAGE_BYTES, STANDING, begin_file, connect, state_of
+
+_CACHE_KIB = 4 * 1024
+"""Pages are written once, in order; a larger cache only falls out of the processor's."""
 
 _CARRIED = f"""
 CREATE TEMP TABLE carried AS
@@ -75,7 +79,7 @@ class StagingFile:
         self._run("carrying the live store over", self._carry_over)
 
     def _begin(self) -> apsw.Connection:
-        db = connect(self.path, create=True)
+        db = connect(self.path, create=True, cache_kib=_CACHE_KIB)
         db.pragma("page_size", PAGE_BYTES)
         db.pragma("journal_mode", "off", schema="main")
         db.pragma("locking_mode", "exclusive", schema="main")
@@ -84,8 +88,8 @@ class StagingFile:
         return db
 
     def _load(self, heads: Sequence[HeadRow], records: Sequence[Record]) -> None:
-        keys = {head[0] for head in heads}
-        if len(keys) != len(heads) or not keys.issuperset(r[0] for r in records):
+        keys = set(map(itemgetter(0), heads))
+        if len(keys) != len(heads) or not keys.issuperset(map(itemgetter(0), records)):
             raise ValueError("the chunk has records without a head, or two heads of one key")
 
         def write() -> None:

@@ -22,7 +22,7 @@ from outrider.functions.basic.events import (
     new_id,
     utc_now,
 )
-from outrider.functions.basic.model import Supi, Text, Uri
+from outrider.functions.basic.model import Supi, Text, Uri, openapi
 from outrider.sbi.client import SbiClient
 from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
@@ -125,6 +125,7 @@ class Amf:
         self._registered: dict[str, Registration] = {}
         self.subscriptions = Subscriptions(client, now)
         self.router = Router()
+        self.router.add("GET", f"/{BASIC}/v1/openapi.yaml", openapi(BASIC))
         self.router.add("PUT", f"/{BASIC}/v1/registrations/{{supi}}", self._register)
         self.router.add("GET", f"/{BASIC}/v1/registrations/{{supi}}", self._show)
         self.router.add("DELETE", f"/{BASIC}/v1/registrations/{{supi}}", self._deregister)

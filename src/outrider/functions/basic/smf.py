@@ -22,7 +22,7 @@ from outrider.functions.basic.events import (
     new_id,
     utc_now,
 )
-from outrider.functions.basic.model import Supi, Text, Uri
+from outrider.functions.basic.model import Supi, Text, Uri, openapi
 from outrider.sbi.client import SbiClient
 from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
@@ -120,6 +120,7 @@ class Smf:
         self._unused = iter(POOL.hosts())
         self.subscriptions = Subscriptions(client, now)
         self.router = Router()
+        self.router.add("GET", f"/{BASIC}/v1/openapi.yaml", openapi(BASIC))
         self.router.add("POST", f"/{BASIC}/v1/pdu-sessions", self._establish)
         self.router.add("GET", f"/{BASIC}/v1/pdu-sessions/{{sessionRef}}", self._show)
         self.router.add("DELETE", f"/{BASIC}/v1/pdu-sessions/{{sessionRef}}", self._release)

@@ -44,6 +44,8 @@ class View(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     phase: Phase
     facts: frozenset[Fact] = frozenset()
     ending: Ending | None = None
+    refusals: list[Refusal] = []
+    """Every reason of the ending."""
     sentence: str = ""
     waiting_for: str = ""
     progress: Progress | None = None

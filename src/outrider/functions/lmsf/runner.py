@@ -33,6 +33,9 @@ from outrider.sbi.client import Unreachable
 
 log = structlog.get_logger(__name__)
 
+_REASONS = 16
+"""Reasons of the partner that are kept."""
+
 _RETRY_MIN_S, _RETRY_MAX_S = 0.05, 5.0
 
 PHASE_LIMITS_MS = {
@@ -170,7 +173,8 @@ class Runner:
             sentence = f"{self.partner} tells of another side than its own of migration {self.id}."
             raise Refused(Refusal("VIEW_MISMATCH", sentence, {"network": view.network, "role": view.role.value}))
         self.teller.answered()
-        self.post(machine.PeerIs(view.phase, view.facts, view.ending), peer=view)
+        said = {} if self.record.refusals else {"refusals": view.refusals[:_REASONS]}
+        self.post(machine.PeerIs(view.phase, view.facts, view.ending), peer=view, **said)
 
     def ending(self, cause: str, sentence: str, *, by: str | None = None) -> Ending:
         """Why it ends; decided by this network unless said otherwise."""
@@ -191,6 +195,7 @@ class Runner:
             phase=self.row.phase,
             facts=self.row.facts,
             ending=self.row.ending,
+            refusals=record.refusals,
             sentence=self.row.phase.sentence,
             waiting_for=self.waiting_for(),
             progress=self.progress,

@@ -1,0 +1,49 @@
+"""`outrider demo`: the whole thing, on this machine, in one command."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(invoke_without_command=True)
+
+_EXAMPLE = Path("examples/group-coordination")
+
+
+@app.callback()
+def demo(
+    service: Annotated[Path, typer.Option(help="The service's folder, with outrider.toml.", exists=True)] = _EXAMPLE,
+    ues: Annotated[int, typer.Option(help="UEs in the group.", min=1)] = 300,
+    rate: Annotated[float, typer.Option(help="Transactions per second of each UE.", min=0.01)] = 0.5,
+    rtt_ms: Annotated[float, typer.Option(help="Round trip between the networks.", min=0)] = 20.0,
+    track: Annotated[Path | None, typer.Option(help="CSV of ue,time_s,network.", exists=True)] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is left to chance.")] = 1,
+    report: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep all files of the run in this new folder.")] = None,
+) -> None:
+    """Two networks, a service, a group of UEs that travels, and an independent verdict.
+
+    Example: outrider demo --ues 100 --report report.json
+    """
+    from rich.console import Console
+
+    from outrider.cli.outcome import FAULT
+    from outrider.demo.live import Screen, View
+    from outrider.demo.processes import ProcessFailed
+    from outrider.demo.report import show
+    from outrider.demo.run import Options, run
+    from outrider.demo.stage import HOME, TARGET
+
+    console = Console()
+    options = Options(service, ues, rate, rtt_ms, track, None, seed, keep)
+    try:
+        with Screen(View(HOME, TARGET), console) as screen:
+            made = asyncio.run(run(options, screen))
+    except ProcessFailed as failed:
+        console.print(f"The demo could not be run to its end.\n{failed}", style="red")
+        raise typer.Exit(FAULT) from None
+    show(made)
+    if report is not None:
+        made.write(report)
+    raise typer.Exit(0 if made.verdict == "PASS" else 1)

@@ -1,0 +1,312 @@
+"""One run: two networks, a group that travels, a service that moves ahead of it and returns, and the verdict.
+
+This module only gives orders and notes when. The networks are set up by `stage`, the UEs are a process of their own
+(`client`), and what happened is judged by another (`checker`) from the UEs' own histories.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from outrider.demo.access import NetworkAt
+from outrider.demo.checker import Findings, Phase, Timeline
+from outrider.demo.client import Config
+from outrider.demo.live import Screen
+from outrider.demo.member import Load
+from outrider.demo.processes import ProcessFailed, Running
+from outrider.demo.quantiles import Quantiles
+from outrider.demo.report import AddedWait, Measured, Report, make_report
+from outrider.demo.stage import Operator, Stage, new_instance_id
+from outrider.demo.track import make_track, write_track
+
+BEFORE_S = 4.0
+"""Load before anything moves: what `during` is compared with."""
+
+AFTER_S = 3.0
+"""Load after everybody is home again."""
+
+COPY_LIMIT_S = 30.0
+MOVE_LIMIT_S = 60.0
+
+
+@dataclass
+class Options:
+    """What the user may change."""
+
+    service: Path
+    ues: int = 300
+    rate: float = 0.5
+    rtt_ms: float = 20.0
+    track: Path | None = None
+    contexts: int | None = None
+    seed: int = 1
+    keep: Path | None = None
+
+
+@dataclass
+class Run:
+    """A run in progress: where its files are, and what was noted."""
+
+    options: Options
+    stage: Stage
+    screen: Screen
+    marks: dict[str, float] = field(default_factory=dict)
+    started_s: float = field(default_factory=time.monotonic)
+    migration_id: str = ""
+    moved: dict[str, Any] = field(default_factory=dict)
+    bytes_at: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        """Where this run's files are."""
+        return self.stage.directory
+
+    def mark(self, name: str) -> None:
+        """Note an instant."""
+        self.marks[name] = time.monotonic()
+
+    def step(self, sentence: str) -> None:
+        """Say that something is done."""
+        self.screen.view.elapsed_s = time.monotonic() - self.started_s
+        self.screen.step(sentence)
+
+
+async def run(options: Options, screen: Screen) -> Report:
+    """Run the demo and return its report."""
+    directory = options.keep or Path(tempfile.mkdtemp(prefix="outrider-demo-"))
+    directory.mkdir(parents=True, exist_ok=True)
+    stage = Stage(directory, rtt_ms=options.rtt_ms)
+    this = Run(options, stage, screen)
+    try:
+        findings, measured = await _run(this)
+        return make_report(findings, measured)
+    finally:
+        await stage.close()
+        if options.keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _run(this: Run) -> tuple[Findings, Measured]:
+    stage, options = this.stage, this.options
+    a, b = stage.a, stage.b
+    await stage.build()
+    this.step(
+        f"two networks, {a.id} and {b.id}, each with its own keys and process; {options.rtt_ms:g} ms between them"
+    )
+    service = await stage.deploy(options.service)
+    this.step(f"{service} built, signed by its vendor, and deployed at {a.id}")
+    await stage.permit()
+    this.step("both operators have signed their permission over the same package and SBOM")
+    async with _sink(this) as sink, _clients(this, sink) as clients:
+        opened = await clients.order("open")
+        if opened.get("failed"):
+            raise ProcessFailed(f"{opened['failed']} of {options.ues} sessions could not be opened")
+        this.step(f"{opened['opened']} UEs have registered and opened a session at {a.id}")
+        await _journey(this, clients, service)
+        await clients.order("stop")
+        this.mark("end")
+        await clients.order("read")
+    findings = await _judge(this)
+    return findings, await _measured(this, findings)
+
+
+async def _journey(this: Run, clients: Running, service: str) -> None:
+    """Load; the service goes ahead; the group goes over, stays, and comes back; the service returns before it."""
+    stage = this.stage
+    watching = asyncio.create_task(_watch(this, clients))
+    try:
+        await clients.order("load")
+        this.mark("load")
+        await asyncio.sleep(BEFORE_S)
+        this.mark("begin")
+        this.bytes_at["begin"] = await stage.relay_bytes()
+        started = await stage.a.cli("migration", "start", service, "--to", stage.b.id)
+        this.migration_id = started["migrationId"]
+        await _until(this, {"RELOCATING", "SETTLED"}, COPY_LIMIT_S)
+        this.mark("ready")
+        this.bytes_at["ready"] = await stage.relay_bytes()
+        this.step(f"the service is ready at {stage.b.id} before the group is; permission, package and state are there")
+        clients.forget("done")
+        clients.tell("travel")
+        await clients.heard("done")
+        this.mark("travel")
+        over_s, back_s = _turning(this)
+        await asyncio.sleep(max(0.0, this.marks["travel"] + over_s - time.monotonic()))
+        this.mark("over")
+        this.bytes_at["over"] = await stage.relay_bytes()
+        this.step(f"the group is at {stage.b.id} and is served there")
+        await asyncio.sleep(max(0.0, this.marks["travel"] + back_s - time.monotonic()))
+        this.bytes_at["return"] = await stage.relay_bytes()
+        this.mark("return")
+        await stage.a.cli("migration", "return", this.migration_id)
+        await _until(this, {"RETIRED", "ABORTED"}, MOVE_LIMIT_S)
+        this.mark("returned")
+        this.bytes_at["returned"] = await stage.relay_bytes()
+        this.step(f"the service is home again; {stage.b.id} has erased it and signed for that")
+        await asyncio.sleep(AFTER_S)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def _turning(this: Run) -> tuple[float, float]:
+    """When the last UE has gone over, and when the first one turns back, on the track's clock."""
+    from outrider.demo.track import read_track
+
+    a, b = this.stage.a.id, this.stage.b.id
+    moves = read_track(this.directory / "track.csv", ues=this.options.ues, networks=[a, b], home=a)
+    over = [m.time_s for m in moves if m.network == b]
+    back = [m.time_s for m in moves if m.network == a]
+    over_s = max(over, default=0.0)
+    return over_s, max(over_s, min(back, default=over_s) - 1.0)
+
+
+async def _show(this: Run) -> dict[str, Any]:
+    shown: dict[str, Any] = await this.stage.a.cli("migration", "show", this.migration_id)
+    return shown
+
+
+async def _until(this: Run, phases: set[str], limit_s: float) -> dict[str, Any]:
+    """Wait for a phase of the migration; an end that was not asked for is a failure, with its cause."""
+    until_s = time.monotonic() + limit_s
+    while True:
+        shown = await _show(this)
+        this.moved = shown
+        if shown["phase"] in phases:
+            return shown
+        if shown["over"] or time.monotonic() > until_s:
+            raise ProcessFailed(f"the migration is {shown['phase']}: {shown['sentence']} {shown.get('refusals')}")
+        await asyncio.sleep(0.1)
+
+
+async def _watch(this: Run, clients: Running) -> None:
+    """Keep the live view true."""
+    view = this.screen.view
+    while True:
+        view.elapsed_s = time.monotonic() - this.started_s
+        view.progress = clients.said.get("progress", {}).get("progress", {})
+        if this.migration_id:
+            with contextlib.suppress(ProcessFailed):
+                shown = await _show(this)
+                view.phase, view.sentence = shown["phase"], shown["sentence"]
+                view.waiting_for = shown["waitingFor"]
+                view.migration = shown.get("progress") or view.migration
+        else:
+            view.phase = "load before the migration"
+        this.screen.update()
+        await asyncio.sleep(0.5)
+
+
+# ------------------------------------------------------------------------------------------------ processes
+
+
+@asynccontextmanager
+async def _sink(this: Run) -> AsyncIterator[Running]:
+    """A consumer that is subscribed to the group's presence."""
+    history = this.directory / "sink.jsonl"
+    sink = await Running.start(
+        "notification sink", this.directory / "sink.log", "outrider.demo.notify_sink", "--history", str(history)
+    )
+    try:
+        yield sink
+    finally:
+        await sink.end()
+
+
+@asynccontextmanager
+async def _clients(this: Run, sink: Running) -> AsyncIterator[Running]:
+    """The UEs."""
+    options, stage = this.options, this.stage
+    track = this.directory / "track.csv"
+    if options.track is not None:
+        shutil.copy(options.track, track)
+    else:
+        moves = make_track(ues=options.ues, home=stage.a.id, target=stage.b.id, seed=options.seed)
+        track.write_text(write_track(moves))
+    config = Config(
+        networks=[_at(stage.a, "000001"), _at(stage.b, "000002")],
+        home=stage.a.id,
+        ues=options.ues,
+        track=str(track),
+        history=str(this.directory / "clients.jsonl"),
+        nf_instance_id=new_instance_id(),
+        load=Load(rate=options.rate, seed=options.seed, qos={"rate": 20, "burst": 40, "validityMs": 5_000}),
+        callback_uri=sink.said["ready"]["uri"],
+    )
+    file = this.directory / "clients.json"
+    file.write_bytes(msgspec.json.encode(config))
+    clients = await Running.start("UEs", this.directory / "clients.log", "outrider.demo.client", str(file))
+    try:
+        yield clients
+    finally:
+        await clients.end()
+
+
+def _at(operator: Operator, tac: str) -> NetworkAt:
+    return NetworkAt(id=operator.id, nrf_root=operator.nrf_root, tac=tac)
+
+
+# -------------------------------------------------------------------------------------------------- verdict
+
+
+async def _judge(this: Run) -> Findings:
+    """Let a process of its own judge what the histories say."""
+    m = this.marks
+    timeline = Timeline(
+        this.stage.a.id,
+        this.stage.b.id,
+        [
+            Phase("before", m["load"] + 1.0, m["begin"]),
+            Phase("during", m["begin"], m["returned"]),
+            Phase("after", m["returned"], m["end"]),
+        ],
+    )
+    file = this.directory / "timeline.json"
+    file.write_bytes(msgspec.json.encode(timeline))
+    files = (this.directory / name for name in ("clients.jsonl", "sink.jsonl"))
+    histories = [part for path in files for part in ("--history", str(path))]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "outrider.demo.checker", *histories, "--timeline", str(file),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    if process.returncode not in (0, 1):
+        raise ProcessFailed(f"the checker could not judge: {err.decode(errors='replace')[-2000:]}")
+    return msgspec.json.decode(out, type=Findings)
+
+
+async def _measured(this: Run, findings: Findings) -> Measured:
+    """What the networks' own APIs say, beside the verdict; the verdict does not depend on it."""
+    m, size = this.marks, this.bytes_at
+    waits = {"held": Quantiles(), "arrival": Quantiles()}
+    shown = await this.stage.a.cli("migration", "show", this.migration_id)
+    last = shown.get("last") or shown.get("progress") or {}
+    for cause, figures in (last.get("waits") or {}).items():
+        if cause in waits:
+            waits[cause] = Quantiles(**{k: figures.get(k, 0) for k in ("p50", "p99", "max", "count")})
+    service = await this.stage.a.cli("service", "show", shown["service"])
+    keeper = service.get("keeper") or {}
+    return Measured(
+        contexts=keeper.get("ues") or findings.ues,
+        relocations=int(last.get("relocations", 0)),
+        migration_s=round(m["ready"] - m["begin"], 3),
+        state_bytes=int(keeper.get("stateBytes", 0)),
+        wire_bytes=size["over"] - size["begin"],
+        return_s=round(m["returned"] - m["return"], 3),
+        return_wire_bytes=size["returned"] - size["return"],
+        added_wait_ms=AddedWait(arrival=waits["arrival"], held=waits["held"]),
+        rtt_ms=this.options.rtt_ms,
+        elapsed_s=round(time.monotonic() - this.started_s, 1),
+        rate=this.options.rate,
+        seed=this.options.seed,
+    )

@@ -1,0 +1,145 @@
+"""Two operators on one machine: each with its own folder, keys and process, set up by its own `outrider` commands.
+
+What one operator does is done by commands that get only its folder; what passes between them is what they would hand
+to each other: a card, and the package. The relay stands where the link between their borders would be.
+"""
+
+import asyncio
+import os
+import shutil
+import tomllib
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from outrider.demo.processes import Running, command
+from outrider.sbi.client import SbiClient
+from outrider.sbi.http import Response
+
+HOME, TARGET = "999-70", "999-71-000007ed9d5"
+"""The home PLMN (the test PLMN 999-70) and an SNPN of a port, a campus, a railway yard."""
+
+
+@dataclass
+class Operator:
+    """One network: its folder, its node, and where consumers in it find its NRF."""
+
+    id: str
+    name: str
+    kind: str
+    directory: Path
+    node: Running | None = None
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def nrf_root(self) -> str:
+        """apiRoot of the node's internal listener."""
+        assert self.node is not None
+        return str(self.node.said["ready"]["root"])
+
+    async def run(self) -> None:
+        """Start the node (again)."""
+        log = self.directory / "log" / "node.log"
+        self.node = await Running.start(
+            f"node of {self.name}", log, "outrider.cli.main", "network", "run", str(self.directory), "--json",
+            env=self.env,
+        )  # fmt: skip
+
+    async def cli(self, *args: str, accept: tuple[int, ...] = (0,)) -> Any:
+        """A command of this operator, with this operator's folder and nothing else."""
+        return await command(*args, "--dir", str(self.directory), accept=accept)
+
+
+class Stage:
+    """The two networks and the link between them."""
+
+    def __init__(self, directory: Path, *, rtt_ms: float) -> None:
+        self.directory = directory
+        self.rtt_ms = rtt_ms
+        self.a = Operator(HOME, "A", "plmn", directory / "a")
+        self.b = Operator(TARGET, "B", "snpn", directory / "b")
+        self.relay: Running | None = None
+        self.client = SbiClient(timeout_s=10.0)
+
+    async def build(self) -> None:
+        """Set both networks up, join them, and run them."""
+        a, b = self.a, self.b
+        await asyncio.gather(*(
+            command("network", "init", str(o.directory), "--id", o.id, "--kind", o.kind, "--name", o.name,
+                    "--sbi-port", "0", "--border-port", str(base))
+            for o, base in ((a, _free_base(0)), (b, _free_base(1)))
+        ))  # fmt: skip
+        for_b, for_a = self.directory / "card-of-a.json", self.directory / "card-of-b.json"
+        of_a, of_b = await asyncio.gather(
+            a.cli("partner", "invite", b.id, "-o", str(for_b)), b.cli("partner", "invite", a.id, "-o", str(for_a))
+        )
+        ends = [of_a["border"], of_b["border"]]
+        listen = ["--listen", "127.0.0.1:0"]
+        pairs = [
+            part
+            for end in ends
+            for port in (end["controlPort"], end["bulkPort"])
+            for part in (*listen, "--connect", f"{end['host']}:{port}")
+        ]
+        self.relay = await Running.start(
+            "relay", self.directory / "relay.log", "outrider.demo.relay", *pairs, "--delay-ms", str(self.rtt_ms / 2)
+        )
+        ports = [str(p) for p in self.relay.said["ready"]["ports"]]
+        to_a, to_b = ports[:2], ports[2:]
+        await asyncio.gather(
+            b.cli("partner", "add", str(for_b), "--fingerprint", of_a["fingerprint"],
+                  "--address", "127.0.0.1", "--control-port", to_a[0], "--bulk-port", to_a[1]),
+            a.cli("partner", "add", str(for_a), "--fingerprint", of_b["fingerprint"],
+                  "--address", "127.0.0.1", "--control-port", to_b[0], "--bulk-port", to_b[1]),
+        )  # fmt: skip
+        await asyncio.gather(a.run(), b.run())
+
+    async def deploy(self, source: Path) -> str:
+        """Build the service's package, trust its vendor at both operators, and deploy it at home; its name."""
+        key = self.directory / "vendor.key"
+        vendor = tomllib.loads((source / "outrider.toml").read_text())["vendor"]
+        await command("package", "keygen", "--vendor", vendor, "-o", str(key))
+        built = await command("package", "build", str(source), "--key", str(key), "-o", str(self.directory))
+        for operator in (self.a, self.b):
+            shutil.copy(key.with_suffix(".pub"), operator.directory / "vendors")
+        self.package = Path(built["file"])
+        deployed = await self.a.cli("service", "deploy", str(self.package))
+        return str(deployed["service"])
+
+    async def permit(self) -> None:
+        """Each operator signs its permission over the package, with its own key, and gives it to its own LMSF."""
+        between = ["--source", self.a.id, "--target", self.b.id, "--home", self.a.id, "--days", "1"]
+
+        async def sign(operator: Operator) -> None:
+            file = self.directory / f"permission-of-{operator.name.lower()}.json"
+            await operator.cli("permission", "sign", str(self.package), *between, "-o", str(file))
+            await operator.cli("permission", "upload", str(file))
+
+        await asyncio.gather(sign(self.a), sign(self.b))
+
+    async def relay_bytes(self) -> int:
+        """Bytes that have passed between the borders, both ways."""
+        assert self.relay is not None
+        stats = await self.relay.order("stats")
+        return sum(r["forward"] + r["backward"] for r in stats["bytes"])
+
+    async def close(self) -> None:
+        """End every process."""
+        running = [r for r in (self.a.node, self.b.node, self.relay) if r is not None]
+        await asyncio.gather(*(r.end() for r in running))
+        await self.client.close()
+
+    async def get(self, url: str) -> Response:
+        """A plain request within one network."""
+        return await self.client.request("GET", url)
+
+
+def new_instance_id() -> str:
+    """An NF instance id."""
+    return str(uuid.uuid4())
+
+
+def _free_base(number: int) -> int:
+    """A base for a border's ports that is likely free; the node says so clearly if it is not."""
+    return 20_000 + (os.getpid() * 2 + number) % 10_000 * 4
