@@ -314,7 +314,14 @@ _events = st.one_of(
     st.builds(m.PeerIs, st.sampled_from(Phase), _facts, st.none() | st.just(WHY)),
     st.builds(m.Overdue, st.sampled_from(Phase), st.just(WHY)),
 )
-FORBIDDEN_BACK = {C.SEND_OFFER, C.CHECK_PERMISSIONS, C.START_COPY, C.RELOCATE, *demands(at(Role.TARGET, P.PREPARING))}
+FORBIDDEN_BACK = {
+    C.SEND_OFFER,
+    C.CHECK_PERMISSIONS,
+    C.START_COPY,
+    C.RELOCATE,
+    C.AWAIT_MOVED,
+    *demands(at(Role.TARGET, P.PREPARING)),
+}
 
 
 @given(st.sampled_from(Role), st.booleans(), st.lists(_events, max_size=40))

@@ -132,6 +132,7 @@ class World:
                 found = [m.CopyDurable()]
             case C.RELOCATE:
                 k.granting, k.sweep = True, self.move_all
+            case C.AWAIT_MOVED:
                 if not (self.move_all and all(key == "T" for key in k.keys)):
                     return False
                 found = [m.AllMoved()]

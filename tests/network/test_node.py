@@ -203,10 +203,8 @@ async def test_partner_that_is_added_while_the_node_runs_is_linked_and_unlinked_
         assert await NrfClient(client, node_a.root).discover("AMF", "AF", target=B)
         partners(b).remove(A)
         await linked(node_b, [])
-        async with asyncio.timeout(10):
-            with pytest.raises(Refused):
-                while True:  # what is open when the partner is removed may still end
-                    await NrfClient(client, node_a.root).discover("SMF", "AF", target=B)
+        with pytest.raises(Refused):
+            await NrfClient(client, node_a.root).discover("SMF", "AF", target=B)
     await node_a.stop()
     await node_b.stop()
 

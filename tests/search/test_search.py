@@ -14,7 +14,7 @@ from outrider.sim.values import Bounds
 from outrider.sim.world import World
 from outrider.sim.worlds import LARGE, SYNC, WORLDS
 
-QUICK = ("one-ue", "units", "abort", "lost-disk", "star-units")
+QUICK = ("one-ue", "units", "abort", "abort-units", "lost-disk", "star-units")
 BESIDE_THE_MODEL = {
     "want-unproved": "evidence is judged before; a WANT that is refused changes nothing",
     "grant-late": "a deadline is as good as `HoldEnded`, which is tried",
@@ -26,6 +26,11 @@ BESIDE_THE_MODEL = {
     "granted-want": "as `foreign-want`",
     "granted-want-again": "as `foreign-want`",
     "want-again": "a WANT for a held key changes nothing",
+    **{
+        f"other-store-{ask}-{at}": "whoever has lost its disk stays FOREIGN here, because every question names the old one"
+        for ask in ("grant", "recall")
+        for at in ("owned", "granted")
+    },
 }
 """Rules that no step of the worlds uses, and why that leaves nothing out."""
 

@@ -79,6 +79,12 @@ TIMER_BATCH = 1_000
 TIMER_LOOK_MS = 200
 """Longest time between two looks at the timers; bounds how late one fires whose key has just come here."""
 
+ARRIVALS_LOOK_S = 2
+"""How often the NRF is asked for AMFs to subscribe at."""
+
+ARRIVALS_EXPIRY_S = 600
+"""Expiry of a subscription at an AMF; renewed before."""
+
 CLOCK_SKEW_LIMIT_MS = 1_000
 """Clock skew between two networks above which a migration is refused: timers would fire visibly late."""
 

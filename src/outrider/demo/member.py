@@ -163,9 +163,15 @@ class Member:
     async def arrive(self, network: str, due: float) -> None:
         """Turn up in a network: nothing is sent until its basic part has the UE."""
         self._connected.clear()
-        self.network = network
+        left, self.network = self.network, network
         registered = await self._attach(network, due)
+        await self._leave(left)
         self._group.history.write(Arrived(self.ue.name, network, due, registered))
+
+    async def _leave(self, network: str) -> None:
+        """The old network is told that the UE is gone, as its UDM does when another AMF has it (TS 23.502 §4.2.2.2)."""
+        path = f"/namf-basic/v1/registrations/{quote(self.ue.supi, safe='')}"
+        await self._basic("deregister", network, time.monotonic(), Try(REGISTRATION, "DELETE", path))
 
     async def _attach(self, network: str, due: float) -> float | None:
         """Register and set up a PDU session; the time when it was done, None if it never was."""

@@ -57,7 +57,13 @@ class Running:
         """Give an order and wait until it is done."""
         self.forget("done")
         self.tell(do, **more)
-        return await self.heard("done")
+        while True:
+            said = await self.heard("done")
+            if "error" in said:
+                raise ProcessFailed(f"{self.name} could not {do}: {said['error']}")
+            if said["done"] == do:
+                return said
+            self.forget("done")
 
     def tell(self, do: str, **more: Any) -> None:
         """Give an order."""

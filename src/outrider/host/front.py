@@ -14,6 +14,7 @@ from outrider.core import limits
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal
 from outrider.host import answers
+from outrider.host.arrivals import PATH as ARRIVALS
 from outrider.host.finder import Finder
 from outrider.host.host import Host, decompress
 from outrider.host.jobs import Elsewhere, Job
@@ -22,7 +23,7 @@ from outrider.host.link import SCOPE
 from outrider.host.migrations import HostMigration
 from outrider.protocol.messages import Carried, bulk_batch, lane_batch
 from outrider.sbi import headers
-from outrider.sbi.http import Request, Response
+from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
 from outrider.sbi.router import Router
 from outrider.sbi.tokens import Claims, TokenVerifier
@@ -38,8 +39,9 @@ EMERGENCY_PRIORITY = 0
 class Front:
     """Answers everything that comes to the keeper's port."""
 
-    def __init__(self, host: Host, verifier: TokenVerifier) -> None:
+    def __init__(self, host: Host, verifier: TokenVerifier, arrivals: Handler | None = None) -> None:
         self._host = host
+        self._arrivals = arrivals
         self._verifier = verifier
         self._finder = Finder(host.manifest)
         self._nf_types = {nf.name: nf.nf_type for nf in host.manifest.nf_services}
@@ -56,6 +58,8 @@ class Front:
             return await self._service(first, request)
         if first == "nlmsf-relocation":
             return await self._lane(request)
+        if first == ARRIVALS and self._arrivals is not None:
+            return await self._arrivals(request)
         if first == "outrider-host":
             claims = self._claims(request, {"LMSF"}, CONTROL_SCOPE)
             return refusal_response(claims) if isinstance(claims, Refusal) else await self._control(request)

@@ -14,7 +14,8 @@ from outrider.core import limits
 from outrider.core.ids import ue_key
 from outrider.host import answers
 from outrider.host.jobs import Job
-from outrider.protocol import messages
+from outrider.protocol import messages, ownership
+from outrider.protocol.ownership import Ownership
 
 if TYPE_CHECKING:
     from outrider.host.host import Host
@@ -61,6 +62,18 @@ class Identities:
         for job in self._asking.pop(identity, ()):
             self._host.actor(key).submit(job)
 
+    def registered(self, identity: str) -> None:
+        """The UE has registered with this network: ask for its context, if it is somewhere else under a migration."""
+        key = self.key_of(identity)
+        if key is not None:
+            row = self._host.store.row(key)
+            owner = self._host.route(key, row)[1]
+            mig = self._host.migrations.between(owner)
+            if row.state is Ownership.FOREIGN and mig is not None:
+                self._host.actor(key).event(ownership.Demand(mig))
+        elif not self._host.config.is_home and identity not in self._asking:
+            self._want(identity, deque())
+
     def not_given(self, peer: str, message: messages.NotOwner) -> None:
         """The key was asked for by identity and is not given: what waits is served by its owner."""
         identity = message.identity
@@ -97,19 +110,22 @@ class Identities:
             else:
                 answers.give(job, answers.busy("the queue of this UE is full"))
             return
-        owner = host.config.home_id
-        mig = host.migrations.inbound(owner) or next(
-            (m.migration_id for m in host.migrations.active if m.role == "target"), None
-        )
-        if mig is None or host.now_s() < self._no_want_until_s.get(identity, 0.0):
-            host.forwards.send(job, None, owner, 0)
-            return
-        migration = host.migrations.get(mig)
-        assert migration is not None
-        job.waited = "arrival"
-        self._asking[identity] = deque([job])
-        host.send(migration.peer, messages.Want(mig, None, identity, host.migrations.evidence(mig)))
+        if host.now_s() < self._no_want_until_s.get(identity, 0.0) or not self._want(identity, deque([job])):
+            host.forwards.send(job, None, host.config.home_id, 0)
+        else:
+            job.waited = "arrival"
+
+    def _want(self, identity: str, jobs: deque[Job]) -> bool:
+        """Ask the source of a migration to this network for a UE by identity; False if there is no such migration."""
+        host = self._host
+        migration = next((m for m in host.migrations.active if m.role == "target"), None)
+        if migration is None:
+            return False
+        self._asking[identity] = jobs
+        evidence = host.migrations.evidence(migration.migration_id)
+        host.send(migration.peer, messages.Want(migration.migration_id, None, identity, evidence))
         host.later(limits.WANT_LIMIT_MS, lambda: self._send_on(identity, migration.peer))
+        return True
 
     def _send_on(self, identity: str, peer: str) -> None:
         key = self.key_of(identity)

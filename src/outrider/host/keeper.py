@@ -18,7 +18,9 @@ import uvloop
 from outrider.core import limits
 from outrider.core.ids import NetworkId
 from outrider.core.manifest import Manifest
+from outrider.functions.nrf.client import NrfClient
 from outrider.host import config as configs
+from outrider.host.arrivals import Arrivals
 from outrider.host.bootstrap import first_rows
 from outrider.host.front import Front
 from outrider.host.host import Host
@@ -70,11 +72,18 @@ async def run(config: configs.KeeperConfig) -> int:
     link = Link(config.service, config.network_id, config.border_root, client, tokens)
     host = Host(config, manifest, store, committer, worker, link, client, on_fault=on_fault)
     verifier = TokenVerifier(config.nrf_keys)
+    nrf = NrfClient(client, config.nrf_root)
+    arrivals = Arrivals(host, client, nrf, tokens)
     server = SbiServer(
-        Front(host, verifier), host=config.host, port=config.port, bulk=True, body_limit_bytes=limits.FRAME_BYTES
+        Front(host, verifier, arrivals),
+        host=config.host,
+        port=config.port,
+        bulk=True,
+        body_limit_bytes=limits.FRAME_BYTES,
     )
     await server.start()
     await host.start()
+    arrivals.start(f"http://{config.host}:{server.port}")
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
@@ -86,6 +95,8 @@ async def run(config: configs.KeeperConfig) -> int:
     log.info("keeper.stops", faults=faults)
     if faults:
         return 4  # nothing more is written: what is durable is the truth
+    await arrivals.close()
+    await nrf.close()
     await server.stop()
     await host.close()
     await worker.stop()

@@ -114,6 +114,10 @@ class Migrations:
                 return m.migration_id
         return None
 
+    def between(self, peer: str) -> str | None:
+        """The migration with that peer, whichever way its keys go: a UE that turns back goes the other way."""
+        return next((m.migration_id for m in self.active if m.peer == peer), None)
+
     def evidence(self, migration_id: str) -> dict[str, str]:
         """What a WANT of this migration carries."""
         migration = self._all[migration_id]
@@ -127,7 +131,9 @@ class Migrations:
     def may_give(self, migration_id: str, peer: str) -> bool:
         """Whether a key may be given to that peer under that migration now."""
         m = self._all.get(migration_id)
-        return m is not None and m in self.active and m.peer == peer and m.role == "source" and m.relocating
+        if m is None or m not in self.active or m.peer != peer:
+            return False
+        return m.relocating if m.role == "source" else peer == m.home  # home may always have a UE back
 
     def why_not_take(self, migration_id: str, peer: str) -> str | None:
         """The cause for which a grant of that migration is refused; None if it is taken."""

@@ -146,6 +146,8 @@ class Command(enum.Enum):
     START_COPY = "copy and follow"
     """Source → `CopyDurable` or `Failed`."""
     RELOCATE = "let UEs change owner"
+    """Source."""
+    AWAIT_MOVED = "wait until all in scope have moved"
     """Source → `AllMoved` or `Failed`."""
     MAKE_DISCOVERABLE = "make the NF instances discoverable"
     """Target."""
@@ -187,7 +189,8 @@ def _source(row: Row) -> tuple[Command, ...]:
         case Phase.COPYING:
             return (C.TELL_PARTNER, C.START_COPY)
         case Phase.RELOCATING:
-            return (C.RELOCATE, C.TELL_PARTNER)
+            # The keeper first: a UE that is found at the target before its keeper gives would be served remotely.
+            return (C.RELOCATE, C.TELL_PARTNER, C.AWAIT_MOVED)
         case Phase.RETURNING:
             if Fact.RECEIVING not in row.facts:
                 return (C.TAKE_BACK, C.TELL_PARTNER)
@@ -222,7 +225,7 @@ def _target(row: Row) -> tuple[Command, ...]:
         case Phase.RELOCATING | Phase.SETTLED:
             return (C.MAKE_DISCOVERABLE, C.TELL_PARTNER)
         case Phase.RETURNING:
-            return (*_give_back(row), C.TELL_PARTNER)
+            return (C.TELL_PARTNER, *_give_back(row))
         case Phase.ABORTING:
             return _target_aborting(row)
         case Phase.RETIRED:

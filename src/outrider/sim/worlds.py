@@ -17,6 +17,7 @@ WORLDS = {
     "late-copies": Bounds(epochs=4, writes=2, stream=True),
     # An abort at any moment, told or not told.
     "abort": Bounds(networks=3, epochs=4, writes=1, aborts=True),
+    "abort-units": Bounds(epochs=4, writes=1, units=True, aborts=True),
     # B loses its disk and is reborn: no second owner comes of it.
     "lost-disk": Bounds(networks=3, epochs=4, writes=1, losses=True),
     "lost-disk-star": Bounds(networks=3, star=True, epochs=3, writes=0, losses=True, forget=True),

@@ -5,6 +5,8 @@ it follows from what it is told. `Refused` from an act of the way in ends the mi
 again (`runner.WAY_BACK`).
 """
 
+from typing import Literal
+
 import msgspec
 
 from outrider.core import limits
@@ -241,17 +243,19 @@ async def start_copy(r: Runner) -> None:
 
 async def relocate(r: Runner) -> None:
     """Source: let UEs change owner: those that arrive, or all of them."""
-    while True:
-        if not await r.tools.keepers.relocate(r.record.service, r.id, "all" if r.row.move_all else "arrived"):
-            await _open(r, r.id, "source")
-            continue
-        known = await _wait(r, r.id, "settled", "aborting", "aborted", "done")
-        if known is None:
-            continue
-        if known.state != "settled":
-            raise _keeper_stopped(known)
-        r.post(machine.AllMoved())
-        return
+    sweep: Literal["all", "arrived"] = "all" if r.row.move_all else "arrived"
+    while not await r.tools.keepers.relocate(r.record.service, r.id, sweep):
+        await _open(r, r.id, "source")
+
+
+async def await_moved(r: Runner) -> None:
+    """Source: wait until all in scope have moved; with arrivals only, that is watched until the return."""
+    known = await _wait(r, r.id, "settled", "aborting", "aborted", "done")
+    if known is None:
+        raise Unreachable("the keeper does not know the migration", not_sent=True)
+    if known.state != "settled":
+        raise _keeper_stopped(known)
+    r.post(machine.AllMoved())
 
 
 # ------------------------------------------------------------------------------------------- the way back
@@ -400,6 +404,7 @@ ACTS: dict[Command, Act] = {
     Command.SELF_TEST: self_test,
     Command.START_COPY: start_copy,
     Command.RELOCATE: relocate,
+    Command.AWAIT_MOVED: await_moved,
     Command.MAKE_DISCOVERABLE: make_discoverable,
     Command.STOP_GRANTING: stop_granting,
     Command.TAKE_BACK: take_back,

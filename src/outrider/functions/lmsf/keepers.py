@@ -126,7 +126,11 @@ class Keepers:
             response = await self._send(service, "GET", "/status")
         except (Unreachable, Refused):
             return None
-        return None if response is None else response.json()
+        if response is None:
+            return None
+        said = response.json()
+        said.pop("digestKey", None)  # what two stores share is not for people
+        return said
 
     async def migration(self, service: str, migration_id: str) -> HostMigration | None:
         """A migration as the keeper knows it; None if it does not."""

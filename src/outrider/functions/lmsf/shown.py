@@ -8,7 +8,6 @@ from outrider.core.refusal import Refusal
 from outrider.functions.lmsf.deployments import Deployments
 from outrider.functions.lmsf.record import Deployment, Instance, Progress
 from outrider.functions.lmsf.runner import Runner
-from outrider.protocol.migration import LIVE
 from outrider.protocol.phase import Ending, Fact, Phase, Role
 
 
@@ -67,7 +66,7 @@ def migration(r: Runner) -> MigrationInfo:
     silent = r.teller.silent_since_ms is not None
     back = row.phase in (Phase.RETURNING, Phase.ABORTING)
     away = r.progress.moved_ues if r.progress is not None and silent and back and row.role is Role.SOURCE else 0
-    failed = row.ending is not None and row.phase not in LIVE
+    stopped = row.phase in (Phase.ABORTING, Phase.ABORTED)
     return MigrationInfo(
         migration_id=r.id,
         service=record.service,
@@ -88,10 +87,10 @@ def migration(r: Runner) -> MigrationInfo:
         last=record.last,
         ending=row.ending,
         refusals=record.refusals,
-        undone=record.undone if row.phase in (Phase.ABORTING, Phase.ABORTED) else [],
+        undone=record.undone if stopped else [],
         in_doubt=(r.progress.in_doubt if r.progress is not None else []) if not r.over else [],
         unreachable_ues=away,
-        read_log_of=row.ending.by if row.ending is not None and failed else None,
+        read_log_of=row.ending.by if row.ending is not None and stopped else None,
         deadline_ms=contract.deadline_ms,
         end_ms=contract.window.end_ms,
         package_digest=contract.package_digest,

@@ -1,5 +1,6 @@
 """The border of one network: the listeners and the ways out of all its partners."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ class Peer(NamedTuple):
 class _Side(NamedTuple):
     peer: Peer
     servers: tuple[SbiServer, SbiServer]
+    doors: tuple[Inbound, Inbound]
     outbound: Outbound
     meter: Meter
 
@@ -102,8 +104,7 @@ class Border:
 
     async def stop(self) -> None:
         """Close all links."""
-        for network in list(self._sides):
-            await self._close(network)
+        await asyncio.gather(*(self._close(network) for network in list(self._sides)))
         await self._inner.close()
 
     async def _open(self, peer: Peer) -> None:
@@ -112,24 +113,28 @@ class Border:
         ca_file.write_text(peer.ca_pem)
         meter = Meter(self._requests_per_s, self._in_flight)
         local = self._local(peer.network)
+        channels: tuple[paths.Channel, paths.Channel] = ("control", "bulk")
+        control, bulk = (
+            Inbound(
+                peer.network,
+                channel,
+                own=self._network,
+                keepers=self._keepers,
+                local=local,
+                client=self._inner,
+                meter=meter,
+            )
+            for channel in channels
+        )
         servers: list[SbiServer] = []
-        channels: tuple[tuple[paths.Channel, int], ...] = (("control", peer.listen_control), ("bulk", peer.listen_bulk))
         try:
-            for channel, port in channels:
+            for door, port in ((control, peer.listen_control), (bulk, peer.listen_bulk)):
                 server = SbiServer(
-                    Inbound(
-                        peer.network,
-                        channel,
-                        own=self._network,
-                        keepers=self._keepers,
-                        local=local,
-                        client=self._inner,
-                        meter=meter,
-                    ),
+                    door,
                     host=self._listen,
                     port=port,
                     tls=ServerTls(self._tls.cert_file, self._tls.key_file, ca_file),
-                    bulk=channel == "bulk",
+                    bulk=door is bulk,
                     body_limit_bytes=limits.FRAME_BYTES,
                 )
                 await server.start()
@@ -140,7 +145,7 @@ class Border:
             raise
         tls = ClientTls(self._tls.cert_file.read_bytes(), self._tls.key_file.read_bytes(), peer.ca_pem.encode())
         outbound = Outbound(self._network, peer.network, peer.address, tls, self._in_flight)
-        self._sides[peer.network] = _Side(peer, (servers[0], servers[1]), outbound, meter)
+        self._sides[peer.network] = _Side(peer, (servers[0], servers[1]), (control, bulk), outbound, meter)
         _log.info(
             "border.open",
             partner=str(peer.network),
@@ -151,9 +156,9 @@ class Border:
 
     async def _close(self, network: NetworkId) -> None:
         side = self._sides.pop(network)
-        for server in side.servers:
-            await server.stop()
-        await side.outbound.close()
+        for door in side.doors:
+            door.closed = True
+        await asyncio.gather(*(server.stop() for server in side.servers), side.outbound.close())
         _log.info("border.closed", partner=str(network))
 
     def ports(self, partner: NetworkId) -> tuple[int, int]:

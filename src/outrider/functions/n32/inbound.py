@@ -50,9 +50,13 @@ class Inbound:
         self._client = client
         self._meter = meter
         self._logged_s: dict[str, float] = {}
+        self.closed = False
+        """Set when the link is taken down: connections that are still open get no further."""
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request of the partner."""
+        if self.closed:
+            return problem(503, "NF_CONGESTION", f"{self._own} has closed this link.", headers=[(NOT_SENT, "true")])
         size = len(request.body)
         way = self._admit(request, size)
         if isinstance(way, Refusal):
