@@ -27,7 +27,7 @@ BESIDE_THE_MODEL = {
     "granted-want-again": "as `foreign-want`",
     "want-again": "a WANT for a held key changes nothing",
     **{
-        f"other-store-{ask}-{at}": "whoever has lost its disk stays FOREIGN here, because every question names the old one"
+        f"other-store-{ask}-{at}": "who has lost its disk stays FOREIGN here: every question names the old one"
         for ask in ("grant", "recall")
         for at in ("owned", "granted")
     },
@@ -108,7 +108,7 @@ class ForgetfulSync(SyncWorld):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bounds", [SyncBounds(epochs=4, writes=1), SyncBounds(epochs=3, writes=2)])
+@pytest.mark.parametrize("bounds", [SyncBounds(epochs=4, writes=1), SyncBounds(epochs=2, writes=2)])
 def test_messages_that_are_forgotten_in_sync_mode_matter_no_more(bounds: SyncBounds) -> None:
     assert search(ForgetfulSync(bounds), liveness=False).complete
 

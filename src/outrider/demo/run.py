@@ -27,7 +27,7 @@ from outrider.demo.processes import ProcessFailed, Running
 from outrider.demo.quantiles import Quantiles
 from outrider.demo.report import AddedWait, Measured, Report, make_report
 from outrider.demo.stage import Operator, Stage, new_instance_id
-from outrider.demo.track import make_track, write_track
+from outrider.demo.track import make_track, read_track, write_track
 
 BEFORE_S = 4.0
 """Load before anything moves: what `during` is compared with."""
@@ -63,7 +63,7 @@ class Run:
     marks: dict[str, float] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
     migration_id: str = ""
-    moved: dict[str, Any] = field(default_factory=dict)
+    keepers: list[dict[str, Any]] = field(default_factory=list)
     bytes_at: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -138,12 +138,14 @@ async def _journey(this: Run, clients: Running, service: str) -> None:
         this.step(f"the service is ready at {stage.b.id} before the group is; permission, package and state are there")
         await clients.order("travel")
         this.mark("travel")
-        over_s, back_s = _turning(this)
+        over_s, home_s = _turning(this)
         await asyncio.sleep(max(0.0, this.marks["travel"] + over_s - time.monotonic()))
         this.mark("over")
         this.bytes_at["over"] = await stage.relay_bytes()
         this.step(f"the group is at {stage.b.id} and is served there")
-        await asyncio.sleep(max(0.0, this.marks["travel"] + back_s - time.monotonic()))
+        await asyncio.sleep(max(0.0, this.marks["travel"] + home_s - time.monotonic()))
+        this.keepers = await _keepers(this, service)
+        this.step("the group is home again, and so are its contexts; now the rest returns")
         this.bytes_at["return"] = await stage.relay_bytes()
         this.mark("return")
         await stage.a.cli("migration", "return", this.migration_id)
@@ -158,20 +160,23 @@ async def _journey(this: Run, clients: Running, service: str) -> None:
 
 
 def _turning(this: Run) -> tuple[float, float]:
-    """When the last UE has gone over, and when the first one turns back, on the track's clock."""
-    from outrider.demo.track import read_track
-
+    """When the last UE has gone over, and when the last one is home again, on the track's clock."""
     a, b = this.stage.a.id, this.stage.b.id
     moves = read_track(this.directory / "track.csv", ues=this.options.ues, networks=[a, b], home=a)
     over = [m.time_s for m in moves if m.network == b]
-    back = [m.time_s for m in moves if m.network == a]
+    home = [m.time_s for m in moves if m.network == a]
     over_s = max(over, default=0.0)
-    return over_s, max(over_s, min(back, default=over_s) - 1.0)
+    return over_s, max(home, default=over_s) + 0.5
+
+
+async def _keepers(this: Run, service: str) -> list[dict[str, Any]]:
+    """What the two keepers say of themselves."""
+    shown = await asyncio.gather(*(o.cli("service", "show", service) for o in (this.stage.a, this.stage.b)))
+    return [s.get("keeper") or {} for s in shown]
 
 
 async def _show(this: Run) -> dict[str, Any]:
-    shown: dict[str, Any] = await this.stage.a.cli("migration", "show", this.migration_id)
-    return shown
+    return await this.stage.a.migration(this.migration_id)
 
 
 async def _until(this: Run, phases: set[str], limit_s: float) -> dict[str, Any]:
@@ -179,7 +184,6 @@ async def _until(this: Run, phases: set[str], limit_s: float) -> dict[str, Any]:
     until_s = time.monotonic() + limit_s
     while True:
         shown = await _show(this)
-        this.moved = shown
         if shown["phase"] in phases:
             return shown
         if shown["over"] or time.monotonic() > until_s:
@@ -284,27 +288,27 @@ async def _judge(this: Run) -> Findings:
 
 
 async def _measured(this: Run, findings: Findings) -> Measured:
-    """What the networks' own APIs say, beside the verdict; the verdict does not depend on it."""
-    m, size = this.marks, this.bytes_at
-    waits = {"held": Quantiles(), "arrival": Quantiles()}
-    shown = await this.stage.a.cli("migration", "show", this.migration_id)
-    last = shown.get("last") or shown.get("progress") or {}
-    for cause, figures in (last.get("waits") or {}).items():
-        if cause in waits:
-            waits[cause] = Quantiles(**{k: figures.get(k, 0) for k in ("p50", "p99", "max", "count")})
-    service = await this.stage.a.cli("service", "show", shown["service"])
-    keeper = service.get("keeper") or {}
+    """What the networks say of themselves, beside the verdict; the verdict does not depend on it."""
+    m, size, home = this.marks, this.bytes_at, this.keepers[0]
+    copy: dict[str, Any] = next(iter(home["copies"].values()), {})
     return Measured(
-        contexts=keeper.get("ues") or findings.ues,
-        relocations=int(last.get("relocations", 0)),
+        contexts=int(copy.get("copiedUes", 0)),
+        relocations=sum(sum(k["grantBodies"].values()) for k in this.keepers),
         migration_s=round(m["ready"] - m["begin"], 3),
-        state_bytes=int(keeper.get("stateBytes", 0)),
+        state_bytes=int(copy.get("stateBytes", 0)),
         wire_bytes=size["over"] - size["begin"],
         return_s=round(m["returned"] - m["return"], 3),
         return_wire_bytes=size["returned"] - size["return"],
-        added_wait_ms=AddedWait(arrival=waits["arrival"], held=waits["held"]),
+        added_wait_ms=AddedWait(arrival=_worst(this.keepers, "arrival"), held=_worst(this.keepers, "held")),
         rtt_ms=this.options.rtt_ms,
         elapsed_s=round(time.monotonic() - this.started_s, 1),
         rate=this.options.rate,
         seed=this.options.seed,
     )
+
+
+def _worst(keepers: list[dict[str, Any]], cause: str) -> Quantiles:
+    """The waits of a cause at both keepers, the worse of each figure."""
+    waits = [k["waits"][cause] for k in keepers]
+    worst = {figure: max(w[figure] for w in waits) for figure in ("p50", "p99", "max")}
+    return Quantiles(count=sum(int(w["count"]) for w in waits), **worst)

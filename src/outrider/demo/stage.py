@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from outrider.demo.processes import Running, command
-from outrider.sbi.client import SbiClient
-from outrider.sbi.http import Response
+from outrider.demo.processes import ProcessFailed, Running, command
+from outrider.network.reach import Reach
 
 HOME, TARGET = "999-70", "999-71-000007ed9d5"
 """The home PLMN (the test PLMN 999-70) and an SNPN of a port, a campus, a railway yard."""
@@ -31,6 +30,7 @@ class Operator:
     directory: Path
     node: Running | None = None
     env: dict[str, str] = field(default_factory=dict)
+    _reach: Reach | None = None
 
     @property
     def nrf_root(self) -> str:
@@ -46,6 +46,25 @@ class Operator:
             env=self.env,
         )  # fmt: skip
 
+    async def migration(self, migration_id: str) -> dict[str, Any]:
+        """A migration as this operator's node shows it; what `outrider migration show` prints, without its start-up."""
+        if self._reach is None:
+            self._reach = Reach(self.directory)
+        path = f"/nlmsf-migration/v1/migrations/{migration_id}"
+        response = await self._reach.request("GET", path, scope="nlmsf-migration")
+        if response.status != 200:
+            raise ProcessFailed(f"{path} answered {response.status}: {response.body[:300]!r}")
+        shown: dict[str, Any] = response.json()
+        return shown
+
+    async def close(self) -> None:
+        """End the node."""
+        if self._reach is not None:
+            await self._reach.__aexit__(None, None, None)
+            self._reach = None
+        if self.node is not None:
+            await self.node.end()
+
     async def cli(self, *args: str, accept: tuple[int, ...] = (0,)) -> Any:
         """A command of this operator, with this operator's folder and nothing else."""
         return await command(*args, "--dir", str(self.directory), accept=accept)
@@ -60,7 +79,6 @@ class Stage:
         self.a = Operator(HOME, "A", "plmn", directory / "a")
         self.b = Operator(TARGET, "B", "snpn", directory / "b")
         self.relay: Running | None = None
-        self.client = SbiClient(timeout_s=10.0)
 
     async def build(self) -> None:
         """Set both networks up, join them, and run them."""
@@ -126,13 +144,9 @@ class Stage:
 
     async def close(self) -> None:
         """End every process."""
-        running = [r for r in (self.a.node, self.b.node, self.relay) if r is not None]
-        await asyncio.gather(*(r.end() for r in running))
-        await self.client.close()
-
-    async def get(self, url: str) -> Response:
-        """A plain request within one network."""
-        return await self.client.request("GET", url)
+        await asyncio.gather(self.a.close(), self.b.close())
+        if self.relay is not None:
+            await self.relay.end()
 
 
 def new_instance_id() -> str:

@@ -89,6 +89,7 @@ class Copy:
         self.durable = False
         self.copied_ues = 0
         self.total_ues = 0
+        self.state_bytes = 0
         self.marks_wrong = 0
         self.pending = Pending(host, host.store.last_lsn())
         self.unsent: list[LogEntry] = []
@@ -151,7 +152,7 @@ class Copy:
 
     async def _stream(self) -> None:
         host, self.gen = self._host, self.gen + 1
-        self.copied_ues = 0
+        self.copied_ues = self.state_bytes = 0
         self._cursor = b""
         self._numbers.clear()
         self._taken_lsn = 0
@@ -185,6 +186,7 @@ class Copy:
                 )
             )
             reach("chunk-sent")
+            self.state_bytes += sum(len(r.body) for r in chunk.records)
             self.copied_ues += sum(1 for key, *_ in chunk.heads if key[:1] == b"u")
             start = chunk.stop
             if advance:
@@ -360,6 +362,10 @@ class Followers:
         copy = self._copies.get(migration_id)
         return copy.durable if copy is not None else self.shadow is not None
 
+    def copies(self) -> dict[str, dict[str, object]]:
+        """The progress of every copy that runs."""
+        return {migration_id: self.progress(migration_id) for migration_id in self._copies}
+
     def progress(self, migration_id: str) -> dict[str, object]:
         """How far the copy of a migration is."""
         copy = self._copies.get(migration_id)
@@ -374,6 +380,7 @@ class Followers:
             "lagEntries": copy.pending.lag,
             "durable": copy.durable,
             "marksWrong": copy.marks_wrong,
+            "stateBytes": copy.state_bytes,
             "bytesSent": link.bytes_sent,
             "bulkBytesSent": link.bulk_bytes_sent,
         }

@@ -230,6 +230,7 @@ class Control:
                 "waits": host.waits.summary(),
                 "worker": host.worker.status(),
                 "migrations": [m.migration_id for m in host.migrations.all],
+                "copies": host.followers.copies(),
             },
         )
 

@@ -6,7 +6,7 @@ the rule says so. No network coordinates the other: each has its own row, and th
 
 Theory of operation
 -------------------
-A row is a phase and a set of facts. Phases only go forward (`rank`), facts are only added. What the partner says is
+A row (`protocol.phase`) is a phase and a set of facts. Phases only go forward (`rank`), facts are only added. What the partner says is
 its own phase and facts, whole, each time; it is merged by the highest rank and by union. So a message that comes
 late, twice or in the wrong order changes nothing, a lost one is repaired by the next, and there is no message that
 must arrive exactly once.
@@ -33,6 +33,10 @@ Why an abort cannot lose a UE
 Why both sides end alike
     RETIRED and ABORTED are entered once and never left. The target follows the source into its end; an abort that
     meets a source which is RETIRED already came too late and ends RETIRED too.
+
+What has no rule here
+    Going onward to a third network without coming home first, and a home that is neither source nor target: an offer
+    that asks for either is refused. Return and a new migration do the same in two steps.
 
 What a party that hears nothing does
     Before PREPARED the target holds nothing: it stops when the phase takes too long, and clears. Before RELOCATING
