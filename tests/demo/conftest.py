@@ -222,7 +222,7 @@ class World:
     async def pumped(self) -> None:
         """All that has been notified so far has arrived."""
         async with asyncio.timeout(10):
-            while self.sink.accepted < len(self.producer.harness.notifications):  # noqa: ASYNC110
+            while self.sink.accepted < len(self.producer.harness.notifications):
                 await asyncio.sleep(0.005)
 
 
@@ -259,7 +259,7 @@ def until() -> Until:
 
     async def wait(so: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not so():  # noqa: ASYNC110
+            while not so():
                 await asyncio.sleep(0.005)
 
     return wait

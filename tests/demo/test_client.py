@@ -51,7 +51,7 @@ async def play(world: World, moves: list[Move], *, seen: str = "ok", times: int 
         assert await group.open() == {"opened": 4, "failed": 0}
         group.load()
         async with asyncio.timeout(20):
-            while group.counted[seen] < times:  # noqa: ASYNC110
+            while group.counted[seen] < times:
                 await asyncio.sleep(0.005)
         await world.networks[TARGET].host()
         await group.travel()

@@ -147,14 +147,14 @@ class Net:
 
     def post(
         self, network: str, supi: str, *, tail: str = "/add", method: str = "POST", key: str | None = None,
-        query: str = "", create: bool = False, limit_s: float = 5.0,
+        query: str = "", create: bool = False, limit_s: float = 5.0, kind: str = "request",
     ) -> "asyncio.Future[Answer | Elsewhere]":  # fmt: skip
         """One consumer request at a network."""
         host = self.hosts[network]
         now_s = host.now_s()
         answer_id = f"c/{key}" if key else f"n/{now_s}/{id(host)}"
         path = f"/nsmf-counter/v1/ues/{supi}{tail}"
-        carried = Carried(method, path, query, [], b"", answer_id, "c", nf="nsmf-counter")
+        carried = Carried(method, path, query, [], b"", answer_id, "c", kind=kind, nf="nsmf-counter")
         reply: asyncio.Future[Answer | Elsewhere] = asyncio.get_running_loop().create_future()
         job = Job(carried, now_s + limit_s, reply, now_s, identity=supi, creates=create, keep_answer=key is not None)
         host.submit(job)
@@ -176,6 +176,7 @@ class Net:
         await self.add(network, supi, create=True)
         key = self.hosts[network].store.key_of(supi)
         assert key is not None
+        self.workers[network].entered.clear()
         return key
 
     async def until(self, condition: Callable[[], object], what: str = "the condition") -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from outrider.core.ids import partition_key
 from outrider.host.migrations import HostMigration
+from outrider.protocol import messages
 from outrider.protocol.messages import Answer
 from outrider.protocol.ownership import Ownership
 
@@ -240,6 +241,7 @@ async def test_a_target_with_a_stale_copy_asks_for_the_whole(net):
     await net.add(A, "imsi-1", query="60000")
     await net.begin("m", A, B, relocate=False)
     await net.until(lambda: net.hosts[A].followers.durable("m"), "the copy")
+    await net.until(lambda: net.hosts[B].landing(A)[0].marks["equal"] >= 255, "the marks")
     database = net.stores[B][0]
     port = importlib.import_module("outrider.store.port")
     await net.stores[B][1].submit(port.Erase([key]))
@@ -302,3 +304,91 @@ async def test_a_full_queue_is_503_with_no_effect(net, network):
     gate.set()
     served = [r for r in await asyncio.gather(*replies) if r.status == 200]
     assert await net.add(A, "imsi-1") == len(served) + 2
+
+
+async def test_a_second_visit_to_a_new_store_of_the_target_works(net, tmp_path: Path):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    await net.begin("m-back", B, A, sweep="all")
+    await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the return")
+    for network in (A, B):
+        for migration in ("m", "m-back"):
+            await net.hosts[network].finish(migration)
+    await net.stop(B)
+    await net.start(B, tmp_path / "b-again", digest_key=net.hosts[A].store.identity.digest_key.hex())
+    await net.begin("m2", A, B)
+    assert await net.add(B, "imsi-1") == 3
+    assert state(net, B, key) is Ownership.OWNED
+
+
+async def test_another_store_without_a_new_migration_is_a_lost_one(net, tmp_path: Path):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    migration = net.hosts[B].migrations.get("m")
+    await net.stop(B)
+    await net.start(B, tmp_path / "reborn", digest_key=net.hosts[A].store.identity.digest_key.hex())
+    await net.hosts[B].begin(migration)
+    assert (await net.post(A, "imsi-1", key="k", limit_s=0.5)).status == 504
+    assert B in net.hosts[A]._stores_lost
+    assert state(net, A, key) is Ownership.FOREIGN
+
+
+async def test_a_registration_at_the_target_brings_the_context_before_any_request(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    net.hosts[B].identities.registered("imsi-1")
+    await net.until(lambda: state(net, B, key) is Ownership.OWNED, "the context")
+    assert await net.add(B, "imsi-1") == 2
+    assert not net.hosts[B].waits.counts["arrival"]
+
+
+async def test_a_ue_that_turns_back_brings_its_context_home(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    net.hosts[A].identities.registered("imsi-1")
+    await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the context")
+    assert await net.add(A, "imsi-1") == 3
+
+
+async def test_requests_at_home_alone_do_not_bring_a_context_back(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    for count in (3, 4, 5):
+        assert await net.add(A, "imsi-1") == count
+    assert state(net, B, key) is Ownership.OWNED
+
+
+async def test_a_revoked_owner_answers_503_also_after_a_restart_and_still_gives_its_keys_away(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    await net.hosts[B].permit(False)
+    await net.restart(B)
+    assert (await net.post(B, "imsi-1", key="k")).status == 503
+    await net.begin("m-back", B, A, sweep="all")
+    await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the return")
+    assert await net.add(A, "imsi-1") == 3
+
+
+async def test_an_emergency_takes_a_held_ue_back(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    gate = net.workers[A].gate = asyncio.Event()
+    first = net.post(A, "imsi-1", key="k1")
+    await net.workers[A].entered.wait()
+    host = net.hosts[A]
+    host._on_want(B, messages.Want("m", key, None, host.migrations.evidence("m")))
+    host.actors[key].deliveries = 1  # something is still open, so the hold lasts
+    gate.set()
+    assert (await first).status == 200
+    await net.until(lambda: host.actors[key].vol.held is not None, "the hold")
+    waiting = net.post(A, "imsi-1", key="k2")
+    emergency = net.post(A, "imsi-1", key="k3", kind="emergency")
+    assert (await emergency).body == b"3"
+    assert (await waiting).body == b"4"
+    host.actors[key].delivery_ended()
+    assert state(net, A, key) is Ownership.OWNED

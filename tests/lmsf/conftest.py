@@ -33,7 +33,6 @@ from outrider.package import statements
 from outrider.sbi.client import SbiClient, Unreachable
 from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
-from outrider.sbi.router import Router
 from outrider.sbi.tokens import TokenIssuer, TokenVerifier
 
 A, B = "999-70", "999-71-000007ed9d5"
@@ -123,7 +122,7 @@ class FakeMigration:
 class Keeper:
     """A host: which keys it owns, has granted, and knows to be elsewhere."""
 
-    world: "World"
+    world: World
     network: str
     spec: HostSpec
     port: int
@@ -587,6 +586,7 @@ class Pair:
         assert await self.b.discovered() == []
         assert self.b.lmsf.deployments.all() == []
         assert not list((self.b.folder / "installed").glob("*/"))
+        assert not list((self.b.folder / "packages").iterdir())
 
 
 @pytest.fixture(autouse=True)

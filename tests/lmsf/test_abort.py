@@ -9,6 +9,7 @@ from outrider.protocol.phase import Fact
 
 A, B = "999-70", "999-71-000007ed9d5"
 SERVICE = "group-coordination"
+pytestmark = pytest.mark.slow
 PHASES = ("NEGOTIATING", "PERMITTING", "PREPARING", "COPYING", "RELOCATING", "SETTLED", "RETURNING")
 
 
@@ -60,7 +61,7 @@ async def test_an_abort_during_the_offer_ends_though_the_target_never_heard(pair
 
 
 async def test_ues_that_have_moved_come_back_and_the_way_back_is_counted(pair: Any) -> None:
-    name, release = await pair.held_in("SETTLED")
+    name, _ = await pair.held_in("SETTLED")
     pair.world.frozen = True
     await _abort(pair.b, name)
     await pair.reach(name, "ABORTING")
@@ -99,7 +100,7 @@ async def test_before_anything_moved_the_source_ends_without_the_partner(pair: A
 
 
 async def test_ues_that_are_away_are_unreachable_while_the_link_is_cut(pair: Any) -> None:
-    name, release = await pair.held_in("SETTLED")
+    name, _ = await pair.held_in("SETTLED")
     pair.a.cut = pair.b.cut = True
     pair.world.linked = False
     await _abort(pair.a, name)

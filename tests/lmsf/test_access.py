@@ -105,9 +105,7 @@ async def test_an_offer_that_somebody_else_signed(pair: Any) -> None:
     ):
         offer = Offer(migration_id=name, contract=envelope.decode(), manifest=record.manifest, package_bytes=1)
         pair.a.intercept = lambda method, path: None
-        answer = await pair.a.request(
-            B, "POST", "/nlmsf-negotiation/v1/offers", scope="nlmsf-negotiation", json=offer
-        )
+        answer = await pair.a.request(B, "POST", "/nlmsf-negotiation/v1/offers", scope="nlmsf-negotiation", json=offer)
         assert answer.json()["cause"] == cause
         assert pair.b.lmsf.get(name) is None or cause == "ENVELOPE_MALFORMED"
 
@@ -139,7 +137,7 @@ async def test_the_same_offer_twice_is_one_migration(pair: Any) -> None:
 
 
 async def test_a_partner_presents_only_its_own_permissions(pair: Any) -> None:
-    name, release = await pair.held_in("PERMITTING")
+    name, _ = await pair.held_in("PERMITTING")
     foreign = pair.b.lmsf.permissions.exchange("group-coordination").permissions
     pair.a.intercept = lambda method, path: None
     answer = await pair.a.request(

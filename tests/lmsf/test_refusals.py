@@ -1,6 +1,5 @@
 """Each "no" before a UE moves: its own cause, at both networks, and nothing left behind."""
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from outrider.core.refusal import Refusal
+from outrider.functions.lmsf.ports import HostFailed
 
 A, B = "999-70", "999-71-000007ed9d5"
 SERVICE = "group-coordination"
@@ -252,7 +252,8 @@ async def test_a_target_that_never_gets_ready(pair: Any, monkeypatch: Any) -> No
     monkeypatch.setitem(runner.PHASE_LIMITS_MS, Phase.PREPARING, 30_000)
 
     async def start(spec: Any) -> Any:
-        await asyncio.Event().wait()
+        await pair.b.clock.sleep(60)
+        raise HostFailed("not ready after 60 s")
 
     pair.b.hosts.start = start
     shown = await _refused(pair, "PHASE_OVERDUE")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 PHASES = ("NEGOTIATING", "PERMITTING", "PREPARING", "COPYING", "RELOCATING", "SETTLED", "RETURNING")
 
 
@@ -62,7 +63,6 @@ async def test_an_ended_migration_is_still_shown_after_a_restart(pair: Any) -> N
     assert shown["receipt"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 async def test_restarts_and_cuts_at_any_moment(pair: Any, seed: int) -> None:
     chance = random.Random(seed)

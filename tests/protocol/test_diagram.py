@@ -23,12 +23,12 @@ def test_every_rule_state_and_event_is_in_the_page() -> None:
 
 def test_what_is_written_by_hand_around_the_tables_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "ownership.md"
-    path.write_text(f"# Mine\n\nBefore.\n\n{diagram.BEGIN}\nold\n{diagram.END}\n\nAfter.\n")
+    path.write_text(f"# Mine\n\nBefore.\n\n{diagram.BEGIN}\nstale words\n{diagram.END}\n\nAfter.\n")
     assert diagram.main(["--write", "--docs", str(tmp_path)]) == 0
     text = path.read_text()
     assert text.startswith("# Mine\n\nBefore.\n")
     assert text.endswith("\n\nAfter.\n")
-    assert "old" not in text
+    assert "stale words" not in text
     assert diagram.main(["--check", "--docs", str(tmp_path)]) == 0
 
 

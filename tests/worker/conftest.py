@@ -1,9 +1,11 @@
 """Packages written in a test, and workers that run them as real processes."""
 
 import asyncio
+import io
 import itertools
 import shutil
 import textwrap
+import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from outrider.core.manifest import Manifest, NfServiceSpec, Resources
 from outrider.host import sandbox
 from outrider.host.workers import Worker, WorkerFault
+from outrider.package import repack
 from outrider.sdk import wire
 
 NETWORK = {"mcc": "999", "mnc": "70"}
@@ -98,9 +101,20 @@ MakePackage = Callable[..., tuple[Path, Manifest]]
 MakeKeeper = Callable[..., Any]
 
 
+@pytest.fixture(scope="session")
+def sdk_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What every built package has in its `site`: the wheels of the SDK and of what it requires, unpacked."""
+    site = tmp_path_factory.mktemp("sdk-site")
+    for wheel in (repack.sdk(), *(repack.repack(name) for name in repack.SDK_REQUIREMENTS)):
+        assert wheel is not None
+        with zipfile.ZipFile(io.BytesIO(wheel[1])) as archive:
+            archive.extractall(site)
+    return site
+
+
 @pytest.fixture
-def package(tmp_path: Path) -> MakePackage:
-    """Write a package: module source by module name, and apps by NF service name."""
+def package(tmp_path: Path, sdk_site: Path) -> MakePackage:
+    """Write a package with the SDK: module source by module name, and apps by NF service name."""
 
     def make(
         modules: Mapping[str, str], apps: Mapping[str, str] | None = None, *, memory_mb: int = 256
@@ -108,7 +122,7 @@ def package(tmp_path: Path) -> MakePackage:
         directory = tmp_path / "package"
         site = directory / "site"
         shutil.rmtree(site, ignore_errors=True)
-        site.mkdir(parents=True)
+        shutil.copytree(sdk_site, site)
         for name, source in modules.items():
             (site / f"{name}.py").write_text(PREAMBLE + textwrap.dedent(source))
         apps = apps or {name: f"{name}:nf" for name in modules}

@@ -1,5 +1,6 @@
 """What a worker cannot do, tried from inside by hostile NF services."""
 
+import importlib.util
 import json
 import os
 import select
@@ -13,7 +14,7 @@ import apsw
 import pytest
 
 from outrider.core.refusal import Refused
-from outrider.host import probes, sandbox, seccomp
+from outrider.host import launcher, probes, sandbox, seccomp
 from outrider.host.doctor import isolation_facts
 from outrider.host.sandbox import Isolation
 
@@ -130,12 +131,43 @@ async def test_nothing_of_the_nodes_environment_can_be_imported(attempt: Any) ->
     assert (await attempt(f"open({str(base / 'README.txt')!r})")).startswith(("PermissionError", "FileNotFoundError"))
 
 
-async def test_a_package_brings_its_own_version_of_what_the_sdk_needs(start: Any) -> None:
-    shadow = await start({"a": TRY, "msgpack": "nf = None"}, {"a": "a:nf"})
-    assert (await shadow.propose(body=b"__import__('msgpack').__file__")).body.endswith(b"package/site/msgpack.py'")
-    where = (await shadow.propose(body=b"(sdk.__file__, __import__('msgspec').__file__)")).body.decode()
-    assert "scratch/runtime/sdk/outrider/sdk" in where
-    assert "scratch/runtime/fallback/msgspec" in where
+async def test_all_that_it_imports_comes_from_its_package_or_the_standard_library(attempt: Any, tmp_path: Path) -> None:
+    site = str(tmp_path / "package" / "site")
+    files = "[f for f in (getattr(m, '__file__', None) for m in list(sys.modules.values())) if f]"
+    allowed = (site, str(Path(os.__file__).parent))
+    # The launcher is the one file of the node's: it was run to lock the process in before anything was imported.
+    assert await attempt(f"[f for f in {files} if not f.startswith({allowed!r})]") == repr([launcher.__file__])
+    assert await attempt("sys.path[-1]") == repr(site)
+    assert await attempt(f"[p for p in sys.path[:-1] if not p.startswith({sys.base_prefix!r})]") == "[]"
+    where = await attempt("(sdk.__file__, sys.modules['outrider.sdk.worker'].__file__, __import__('msgspec').__file__)")
+    assert where.count(site) == 3
+
+
+async def test_the_sdk_is_the_packages_and_not_a_newer_one_of_the_node(unstarted: Any, tmp_path: Path) -> None:
+    keeper = unstarted({"a": TRY})
+    (tmp_path / "package" / "site" / "outrider" / "sdk" / "age.py").write_text("OF = 'the package'\n")
+    (tmp_path / "package" / "site" / "msgspec" / "age.py").write_text("OF = 'the package'\n")
+    (tmp_path / "package" / "site" / "outrider" / "sdk" / "testing.py").unlink()
+    await keeper.worker.start()
+    assert importlib.util.find_spec("outrider.sdk.testing") is not None
+    newer = await keeper.propose(body=b"__import__('outrider.sdk.testing')")
+    assert newer.body.startswith(b"ModuleNotFoundError")
+    for name in ("outrider.sdk.age", "msgspec.age"):
+        # The node's SDK and msgspec have no such module: what a worker gets is what its vendor packed.
+        assert importlib.util.find_spec(name) is None
+        answer = await keeper.propose(body=f"__import__({name!r}, fromlist=['OF']).OF".encode())
+        assert answer.body == b"'the package'"
+
+
+@pytest.mark.parametrize("missing", ["outrider/sdk/worker.py", "msgspec/__init__.py"])
+async def test_a_package_without_the_sdk_is_refused(unstarted: Any, tmp_path: Path, missing: str) -> None:
+    keeper = unstarted({"a": TRY})
+    (tmp_path / "package" / "site" / missing).unlink()
+    with pytest.raises(Refused) as refused:
+        await keeper.worker.start()
+    assert refused.value.refusal.code == "SDK_ABSENT"
+    assert refused.value.refusal.facts == {"missing": missing}
+    assert keeper.worker.status().pid == 0
 
 
 async def test_its_environment_and_descriptors_are_bare(attempt: Any) -> None:

@@ -1,8 +1,8 @@
-"""The `outrider` command: one module per noun. What a command needs is imported when it runs, so that it starts fast."""
+"""The `outrider` command: one module per noun. What a command needs is imported when it runs, so it starts fast."""
 
 import typer
 
-from outrider.cli import demo, migration, network, package, partner, permission, service
+from outrider.cli import demo, doctor, migration, network, package, partner, permission, service
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,7 @@ app.add_typer(package.app, name="package", help="Build, inspect and verify packa
 app.add_typer(permission.app, name="permission", help="Sign, give, show and revoke software permissions.")
 app.add_typer(service.app, name="service", help="Deploy, list, show and remove services.")
 app.add_typer(migration.app, name="migration", help="Start, watch, list, show, abort and return migrations.")
+app.add_typer(doctor.app, name="doctor", help="Look at this machine: can a network run here.")
 app.add_typer(demo.app, name="demo", help="Two networks, a service, a group of UEs on the move, and a verdict.")
 
 

@@ -1,8 +1,8 @@
 """`outrider permission`: a network's own word that a package may run, as a signed file, and its taking back."""
 
+import asyncio
 import datetime as dt
 import os
-import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

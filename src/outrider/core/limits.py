@@ -47,7 +47,7 @@ REQUEST_BYTES = 1024 * 1024
 """Largest request body that the front door takes (413 beyond)."""
 
 FLIPS = 8
-"""Partitions flipped at the same time: 3 % of the UEs are held, while one waits for the network and another for the disk."""
+"""Partitions flipped at the same time, so that one waits for the network while another waits for the disk."""
 
 FRAME_BYTES = 32 * 1024 * 1024
 """Largest frame, decompressed, that a peer may send; size is checked before anything else."""

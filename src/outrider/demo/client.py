@@ -55,6 +55,8 @@ class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     group_size: int = 25
     discover_every_s: float = 0.5
     callback_uri: str | None = None
+    series: int = 0
+    """Runs one after the other with the same service have different series: each has UEs and groups of its own."""
 
 
 class Group:
@@ -70,7 +72,7 @@ class Group:
         self.counted: Counter[str] = Counter()
         self.recent_ms: deque[float] = deque(maxlen=RECENT)
         self.access = {n.id: self._access(n) for n in config.networks}
-        ues = population(config.ues, group_size=config.group_size, home=config.home)
+        ues = population(config.ues, group_size=config.group_size, home=config.home, series=config.series)
         self.members = {ue.number: Member(self, ue) for ue in ues}
         self._running: list[asyncio.Task[None]] = []
         self._known: list[asyncio.Task[None]] = []

@@ -4,6 +4,9 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
+SERIES = 1_000_000
+"""SUPIs set aside for each series of UEs."""
+
 
 class Ue(NamedTuple):
     """One UE: its number from 1, a name for histories (never its identity), its SUPI, its group."""
@@ -14,13 +17,14 @@ class Ue(NamedTuple):
     group: str
 
 
-def population(ues: int, *, group_size: int, home: str) -> list[Ue]:
-    """The UEs of a run; their SUPIs belong to the home network `MCC-MNC[-NID]`."""
+def population(ues: int, *, group_size: int, home: str, series: int = 0) -> list[Ue]:
+    """The UEs of a run; their SUPIs belong to the home network `MCC-MNC[-NID]`. Each series has UEs of its own."""
     mcc, mnc = home.split("-")[:2]
     digits = 15 - len(mcc + mnc)
     width = len(str(ues))
+    group = f"group-{series}" if series else "group"
     return [
-        Ue(n, f"ue-{n:0{width}}", f"imsi-{mcc}{mnc}{n:0{digits}}", f"group-{(n - 1) // group_size + 1}")
+        Ue(n, f"ue-{n:0{width}}", f"imsi-{mcc}{mnc}{series * SERIES + n:0{digits}}", f"{group}-{(n - 1) // group_size + 1}")
         for n in range(1, ues + 1)
     ]
 

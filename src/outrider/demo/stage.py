@@ -57,11 +57,21 @@ class Operator:
         shown: dict[str, Any] = response.json()
         return shown
 
-    async def close(self) -> None:
-        """End the node."""
+    async def kill(self) -> None:
+        """SIGKILL the node, and reap it."""
+        assert self.node is not None
+        self.node.kill()
+        await self.node.end()
+        await self._forget()
+
+    async def _forget(self) -> None:
         if self._reach is not None:
             await self._reach.__aexit__(None, None, None)
             self._reach = None
+
+    async def close(self) -> None:
+        """End the node."""
+        await self._forget()
         if self.node is not None:
             await self.node.end()
 
@@ -85,7 +95,7 @@ class Stage:
         a, b = self.a, self.b
         await asyncio.gather(*(
             command("network", "init", str(o.directory), "--id", o.id, "--kind", o.kind, "--name", o.name,
-                    "--sbi-port", "0", "--border-port", str(base))
+                    "--sbi-port", str(base + 2), "--border-port", str(base))
             for o, base in ((a, _free_base(0)), (b, _free_base(1)))
         ))  # fmt: skip
         for_b, for_a = self.directory / "card-of-a.json", self.directory / "card-of-b.json"
@@ -155,5 +165,8 @@ def new_instance_id() -> str:
 
 
 def _free_base(number: int) -> int:
-    """A base for a border's ports that is likely free; the node says so clearly if it is not."""
-    return 20_000 + (os.getpid() * 2 + number) % 10_000 * 4
+    """A base for a network's ports that is likely free (below those given to clients); the node says if it is not.
+
+    A border's pair of ports and the internal listener's are fixed, so a node that is started again is found again.
+    """
+    return 20_000 + (os.getpid() * 2 + number) % 3_000 * 4

@@ -226,8 +226,10 @@ class Actor:
                 self._given = []
                 host.moved_away(self.key)
             case ownership.StoreLost(peer):
+                host.grants.forget(self.key)
                 host.store_lost(peer, "a grant is for another store than this one")
             case ownership.Alarm(sentence):
+                host.grants.forget(self.key)
                 log.error("ownership.alarm", key=key_text(self.key), sentence=sentence)
             case _:
                 raise NotImplementedError(f"{type(c).__name__} in an async-mode host")
@@ -268,6 +270,7 @@ class Actor:
         """Jobs that wait at the moment of the grant ride in it by value; the peer's own it runs from its own copies."""
         if self._given or row.state is not Ownership.GRANTED:
             return
+        self._resend_ms = limits.RESEND_MIN_MS
         for job in self.queue:
             if job.stays:
                 answers.give(job, answers.busy("the key is served elsewhere"))

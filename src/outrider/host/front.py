@@ -275,7 +275,7 @@ class Control:
 
     async def permission(self, request: Request) -> Response:
         """Whether the software may serve: a revoked owner answers 503, keeps its state and may still give it away."""
-        self._host.permitted = bool(request.json()["valid"])
+        await self._host.permit(bool(request.json()["valid"]))
         return Response(204)
 
     async def erase(self, request: Request) -> Response:

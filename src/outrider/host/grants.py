@@ -76,6 +76,11 @@ class Grants:
             )
         )
 
+    def forget(self, key: bytes) -> None:
+        """Nothing will be decided of what has come for this key."""
+        for pending in [p for p in self.pending if p[0] == key]:
+            del self.pending[pending]
+
     def done(self, key: bytes, x: int) -> None:
         """The grant is decided."""
         self.pending.pop((key, x), None)

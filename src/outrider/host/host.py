@@ -73,7 +73,7 @@ class Host:
         self.worker = worker
         self.link = link
         self.client = client
-        self.permitted = True
+        self.permitted = store.value("permitted") != b"no"
         self.waits = Waits()
         self.hello = Hello(store.identity.store_id, store.identity.incarnation)
         self.actors: dict[bytes, Actor] = {}
@@ -152,6 +152,7 @@ class Host:
 
     async def begin(self, migration: HostMigration) -> None:
         """Take part in a migration."""
+        await self._meet(migration.peer, migration.peer_store_id)
         await self.migrations.put(migration)
         self._open(migration.peer, migration.peer_store_id)
         if migration.role == "source":
@@ -172,6 +173,13 @@ class Host:
             if changed.peer in self._landings:
                 await self._landings[changed.peer][0].discard()
         return changed
+
+    async def permit(self, valid: bool) -> None:
+        """The permission is valid, or not any more; that survives a restart, because revoking must."""
+        self.permitted = valid
+        await self.committer.submit(SetValue("permitted", b"yes" if valid else b"no"))
+        if valid:
+            self.outbox.start()
 
     async def erase(self) -> int | Refusal:
         """Delete every copy of this store; refused while something is owned or in doubt here."""
@@ -355,6 +363,21 @@ class Host:
             lane.peer_store = peer_store
         return lane
 
+    async def _meet(self, peer: str, peer_store: str | None) -> None:
+        """The LMSFs have agreed on a migration with that store of the peer: an older store of it is history.
+
+        Only a new migration may say so. Without one, another store is a lost one (PROTOCOL.md §9).
+        """
+        lane = self._lanes.get(peer)
+        if lane is None or peer_store is None or lane.peer_store in (None, peer_store):
+            return
+        del self._lanes[peer]
+        self._receivers.pop(peer, None)
+        self._landings.pop(peer, None)
+        self._stores_lost.pop(peer, None)
+        await lane.close()
+        await self.committer.submit(SetValue(f"high-lsn:{peer}", None))
+
     def open_bulk_lane(
         self, peer: str, on_ack: Callable[[messages.LaneAck], None], on_peer_restart: Callable[[], None]
     ) -> Lane:
@@ -387,6 +410,9 @@ class Host:
                 await self._on_message(peer, message)
 
             receiver = self._receivers[peer] = Receiver(handle)
+            known = next((m.peer_store_id for m in self.migrations.active if m.peer == peer and m.peer_store_id), None)
+            if known is not None:
+                receiver.known(known, int(self.store.value(f"high-lsn:{peer}") or 0))
         return receiver
 
     def landing(self, peer: str) -> tuple[Landing, Receiver]:
@@ -473,7 +499,7 @@ class Host:
             self.forwards.not_owner(peer, m)
         elif m.identity is not None:
             self.identities.not_given(peer, m)
-        elif m.key is not None:
+        elif m.key is not None and m.key in self.actors and self.actors[m.key].vol.wanted:
             self.actor(m.key).event(ownership.NotOwner(m.owner if m.owner != self.me else peer, m.epoch))
 
     def _on_forward(self, peer: str, m: messages.Forward) -> None:

@@ -22,8 +22,8 @@ class Launch:
 
     source: str
     """The directory that has `outrider`; only the modules of the sandbox are taken from it."""
-    path: list[str]
-    """What follows the standard library on the worker's `sys.path`."""
+    site: str
+    """Code and wheels of the package, all that follows the standard library on the worker's `sys.path`."""
     manifest: str
     report: int
     """Descriptor to which the report is written."""
@@ -52,10 +52,11 @@ def main() -> None:
         return
     if launch.required and not isolation.complete:
         sys.exit(f"isolation is not complete: {isolation.why_not()}")
-    # The node's own modules leave no trace: what the worker imports comes from its own path alone.
+    # The node's own modules leave no trace, and its files are closed by now: all that the worker imports, the SDK with
+    # its entry point too, comes from the package.
     for name in [name for name in sys.modules if name.partition(".")[0] == "outrider"]:
         del sys.modules[name]
-    sys.path[:] = [*library, *launch.path]
+    sys.path[:] = [*library, launch.site]
     sys.path_importer_cache.clear()
     sys.argv[:] = ["worker", launch.manifest]
     threading.stack_size(THREAD_STACK_BYTES)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ import msgspec
 import outrider
 from outrider.core import limits
 from outrider.core.manifest import Manifest
+from outrider.core.refusal import Refusal, Refused
 from outrider.host import launcher
 from outrider.host.sandbox import Confinement, Isolation
 
@@ -27,6 +27,8 @@ _SHARED_CODE_BYTES = 256 * _MIB
 """Address space for the interpreter's and the wheels' code and for unused reservations, on top of the memory."""
 
 OUTPUT_TAIL_CHARACTERS = 2_000
+_SDK = ("outrider/sdk/worker.py", "msgspec/__init__.py")
+"""What a package's `site` must have for a worker to start: the worker's own code, and what it reads frames with."""
 
 
 class _Report(msgspec.Struct):
@@ -37,14 +39,14 @@ class _Report(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker lives. It may write to `work` only; `runtime` holds the SDK and is laid out by the keeper."""
+    """Where a worker lives. It may read its package and write to `work`, and nothing else."""
 
     package_dir: Path
     scratch: Path
 
     @property
     def site(self) -> Path:
-        """Code and wheels of the package, unpacked."""
+        """Code and wheels of the package, the SDK among them, unpacked."""
         return self.package_dir / "site"
 
     @property
@@ -58,27 +60,14 @@ class Place:
         return self.scratch / "work"
 
     @property
-    def runtime(self) -> Path:
-        """The SDK, as the worker finds it."""
-        return self.scratch / "runtime"
-
-    @property
     def output(self) -> Path:
         """What the process writes past the SDK; bounded like any file of a worker."""
         return self.scratch / "output.txt"
 
     def lay_out(self) -> None:
-        """Make the directories anew: no file of an earlier worker is left."""
-        for directory in (self.work, self.runtime):
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(parents=True)
-        package = self.runtime / "sdk" / "outrider"
-        package.mkdir(parents=True)
-        (package / "__init__.py").symlink_to(_SOURCE / "__init__.py")
-        (package / "sdk").symlink_to(_SOURCE / "sdk")
-        fallback = self.runtime / "fallback"
-        fallback.mkdir()
-        (fallback / "msgspec").symlink_to(msgspec_directory())
+        """Make its directory anew: no file of an earlier worker is left."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
 
     def excess(self) -> str | None:
         """What is too much of the worker's temporary files; None if nothing is."""
@@ -102,31 +91,11 @@ class Place:
         return clean.strip()[-OUTPUT_TAIL_CHARACTERS:]
 
 
-def msgspec_directory() -> Path:
-    """Where msgspec is in the node's environment; the SDK needs it, and a package may bring its own."""
-    spec = importlib.util.find_spec("msgspec")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent
-
-
-def readable(place: Place) -> list[str]:
-    """What a worker may read besides what Python itself needs: its package, the SDK and msgspec. Nothing of ours."""
-    return [
-        str(place.site),
-        str(place.manifest),
-        str(place.runtime),
-        str(_SOURCE / "__init__.py"),
-        str(_SOURCE / "sdk"),
-        str(msgspec_directory()),
-    ]
-
-
 def confinement(place: Place, manifest: Manifest, descriptors: list[int]) -> Confinement:
     """What the worker of a package may use."""
     address_space = min(limits.WORKER_MEMORY_BYTES, manifest.resources.memory_mb * _MIB + _SHARED_CODE_BYTES)
     return Confinement(
-        read=readable(place),
+        read=[str(place.site), str(place.manifest)],
         write=[str(place.work)],
         memory_bytes=min(manifest.resources.memory_mb * _MIB, address_space),
         address_space_bytes=address_space,
@@ -172,7 +141,13 @@ class Started:
 
 
 async def start(place: Place, manifest: Manifest, *, required: bool, probe: Mapping[str, str] | None = None) -> Started:
-    """Start the launcher of a worker. The environment is empty but for what is named here."""
+    """Start the launcher of a worker. The environment is empty but for what is named here.
+
+    Raises `Refused` (SDK_ABSENT) for a package that has no SDK: nothing of this node's environment stands in for it.
+    """
+    missing = [path for path in _SDK if not (place.site / path).is_file()]
+    if missing and not probe:
+        raise Refused(sdk_absent(manifest, missing))
     place.lay_out()
     ours, theirs = socket.socketpair()
     report_out, report_in = os.pipe()
@@ -181,7 +156,7 @@ async def start(place: Place, manifest: Manifest, *, required: bool, probe: Mapp
         descriptors = [theirs.fileno(), report_in]
         launch = launcher.Launch(
             source=str(_SOURCE.parent),
-            path=[str(place.runtime / "sdk"), str(place.site), str(place.runtime / "fallback")],
+            site=str(place.site),
             manifest=str(place.manifest),
             report=report_in,
             required=required,
@@ -212,6 +187,16 @@ async def start(place: Place, manifest: Manifest, *, required: bool, probe: Mapp
         os.close(report_in)
         os.close(output)
     return Started(process, ours, report_out)
+
+
+def sdk_absent(manifest: Manifest, missing: list[str]) -> Refusal:
+    """Why a package without the SDK does not start."""
+    return Refusal(
+        "SDK_ABSENT",
+        f"The package of {manifest.service} {manifest.version} does not carry the SDK that its worker runs with.",
+        {"missing": ", ".join(missing)},
+        "Build it with `outrider package build`, which puts the SDK and all that it imports into the package.",
+    )
 
 
 def _environment(place: Place, descriptor: int) -> dict[str, str]:

@@ -6,10 +6,10 @@ the rule says so. No network coordinates the other: each has its own row, and th
 
 Theory of operation
 -------------------
-A row (`protocol.phase`) is a phase and a set of facts. Phases only go forward (`rank`), facts are only added. What the partner says is
-its own phase and facts, whole, each time; it is merged by the highest rank and by union. So a message that comes
-late, twice or in the wrong order changes nothing, a lost one is repaired by the next, and there is no message that
-must arrive exactly once.
+A row (`protocol.phase`) is a phase and a set of facts. Phases only go forward (`rank`), facts are only added. What
+the partner says is its own phase and facts, whole, each time; it is merged by the highest rank and by union. So a
+message that comes late, twice or in the wrong order changes nothing, a lost one is repaired by the next, and there is
+no message that must arrive exactly once.
 
 What has to be done now is a function of the row alone (`demands`). Each step returns it, and so does a restart: going
 on after a crash is not a second mechanism but the same one. Every command may be repeated; a command that has taken
@@ -47,11 +47,11 @@ What a party that hears nothing does
 Crash cases
     after the event, before the journal: it did not happen; the partner repeats itself, the operator saw no answer. ·
     after the journal, before the command: `Resume` gives the command again. · after the command, before its event: it
-    is run again, without effect, and gives the event. · node of either side lost for a while: keepers go on serving
-    and moving UEs as they were told; the phases stand still. · keeper lost: restarted by its node with its own rows;
-    the command of the phase is given again. · both nodes crash in ABORTING: each resumes by stopping its own keeper.
-    · the partner has forgotten the migration (restored from an old disk): before RELOCATING it is aborted; later it
-    waits for a human, because UEs may be there.
+    is run again, without effect, and gives the event. · node of either side lost for a while: its keepers end with it
+    and come back with it, from their own rows; the phases stand still. · keeper lost: restarted by its node from its
+    own rows, with what it was told of the migration; a command that waits for it goes on waiting. · both nodes crash
+    in ABORTING: each resumes by stopping its own keeper. · the partner has forgotten the migration (restored from an
+    old disk): before RELOCATING it is aborted; later it waits for a human, because UEs may be there.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """The worker process: serves the worker protocol for the NF services that a manifest names.
 
 Started with the descriptor of its socket in `OUTRIDER_SOCKET` and the manifest's path as its only argument, inside
-the sandbox and with nothing on `sys.path` but the standard library, this SDK and the package. It needs no file, no
-network and no clock of its own. When the keeper closes the socket it shuts its apps down and ends.
+the sandbox and with nothing on `sys.path` but the standard library and the package, which brings this SDK. It needs no
+file, no network and no clock of its own. When the keeper closes the socket it shuts its apps down and ends.
 """
 
 import asyncio

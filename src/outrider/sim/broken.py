@@ -366,6 +366,13 @@ class AnswersOfAnybody(Driver):
     table = instead("refused", guard=lambda r, v, e: e.x == r.epoch)
 
 
+class LogFollowsAnything(Driver):
+    """A log entry is applied to a copy that it does not follow (the digest of the next grant tells)."""
+
+    def followed(self, copy: Content, prev: Content, new: Content) -> Content:
+        return copy + new[len(prev) :] if len(copy) < len(new) else copy
+
+
 class UnfoldUnchecked(Driver):
     """The taker of `*p` does not check the rows that it deletes (the giver's list is right)."""
 

@@ -133,6 +133,10 @@ class Driver:
         """The migration is not aborted here, so keys are taken for it."""
         return not (net.aborted and mig == OUT)
 
+    def followed(self, copy: Content, prev: Content, new: Content) -> Content:
+        """What a log entry makes of a copy: it is applied where it follows, else left."""
+        return new if copy == prev else copy
+
     def may_replace(self, row: Row) -> bool:
         """A frame of the copy may replace what is here."""
         return row.state is Ownership.FOREIGN
@@ -356,8 +360,8 @@ class Driver:
                 change = self.act(i, net, m.key, o.Accepted(peer, m.x), label)
                 prev, new = m.body
                 row = effective(change.net, m.key)
-                if row.state is Ownership.FOREIGN and change.net.copies[m.key] == prev and new is not None:
-                    copies = put(change.net.copies, m.key, new)
+                if row.state is Ownership.FOREIGN and prev is not None and new is not None:
+                    copies = put(change.net.copies, m.key, self.followed(change.net.copies[m.key], prev, new))
                     change = change._replace(net=change.net._replace(copies=copies))
                 yield change
             case "CHUNK":
@@ -385,7 +389,8 @@ class Driver:
                     rows[Ownership.OWNED] = with_rows(net, change.kept, change.dropped)
         may = self.may_take(net, mig)
         for admitted in (True, False) if may and self.bounds.refusals else (may,):
-            event = o.Grant(peer, m.x, mig, fit, self.to_this_store(net), admitted)  # type: ignore[arg-type]
+            cause = "NO_ROOM" if may else "MIGRATION_ABORTED"
+            event = o.Grant(peer, m.x, mig, fit, self.to_this_store(net), admitted, cause)  # type: ignore[arg-type]
             heard = self.act(i, net, m.key, event, label, rows=rows, copies=tuple(copies))
             if effective(heard.net, m.key).state is Ownership.OWNED and heard.decides:
                 for k, body in zip(self.ues if m.key == STAR else [m.key], m.body, strict=True):

@@ -152,9 +152,10 @@ def net_text(net: Net, keys: Iterable[int]) -> str:
     parts = []
     for k in keys:
         row, held = net.rows[k], net.vols[k].held
-        if row is None and not net.copies[k]:
+        if row is None and not net.copies[k] and not net.units[k]:
             continue
         text = f"{key_name(k)} " + ("as *p" if row is None else row_text(row))
         text += f" held for {held.peer}" if held else ""
+        text += ", in work" if net.units[k] else ""
         parts.append(text + (f" {content_text(net.copies[k])}" if net.copies[k] else ""))
     return " · ".join(parts) + (" · aborted" if net.aborted else "")

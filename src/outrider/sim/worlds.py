@@ -40,6 +40,7 @@ SYNC = {
 LARGE: dict[str, Bounds | SyncBounds] = {
     "large-one-ue": Bounds(networks=3, epochs=6, writes=3),
     "large-star": Bounds(star=True, epochs=5, writes=2, forget=True),
+    "large-star-two-ues": Bounds(ues=2, star=True, epochs=4, writes=1, forget=True),
     "large-star-three": Bounds(networks=3, star=True, epochs=4, writes=1, forget=True),
     "large-star-all": Bounds(networks=3, ues=2, star=True, epochs=3, writes=0, forget=True),
     "large-sync": SyncBounds(epochs=7, writes=3, forget=True),

@@ -1,39 +1,24 @@
-"""The copies in one file: records and heads, and the only ways in which they change.
+"""Whole contexts in one file: reading them, proving them, putting them in place of others (`overlay`: changing them).
 
 Whatever enters is compared with the digest that it claims *before* anything is written; so an operation that answers
 "does not fit" has written nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import apsw
 
-from outrider.core.record import (
-    NO_HEAD,
-    Change,
-    Head,
-    LogEntry,
-    Record,
-    digest_of,
-    record_hash,
-    shift_digest,
-)
-from outrider.store.port import Followed
+from outrider.core.record import NO_HEAD, Head, LogEntry, Record, digest_of, record_hash
+from outrider.store.overlay import leads
 
 _HEAD = "SELECT epoch, n, digest FROM head WHERE k = ?"
 _PUT_HEAD = (
     "INSERT INTO head VALUES (?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET epoch = excluded.epoch, n = excluded.n, digest = excluded.digest"
 )
-_ONE = "SELECT body, version, due_ms FROM rec WHERE k = ? AND kind = ? AND nf = ? AND id = ?"
 _ALL = "SELECT k, kind, nf, id, body, version, due_ms FROM rec WHERE k = ? ORDER BY kind, nf, id"
-_PUT = (
-    "INSERT INTO rec VALUES (?, ?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET body = excluded.body, version = excluded.version, due_ms = excluded.due_ms"
-)
 _ADD = "INSERT INTO rec VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ADD_HEAD = "INSERT INTO head VALUES (?, ?, ?, ?)"
-_DROP = "DELETE FROM rec WHERE k = ? AND kind = ? AND nf = ? AND id = ?"
 _DROP_ALL = "DELETE FROM rec WHERE k = ?"
 _DROP_HEAD = "DELETE FROM head WHERE k = ?"
 
@@ -53,43 +38,9 @@ class Content:
             return Head._make(row)
         return NO_HEAD
 
-    def record(self, key: bytes, kind: int, nf: str, name: str) -> Record | None:
-        """One record."""
-        for body, version, due_ms in self._db.execute(_ONE, (key, kind, nf, name)):
-            return Record(key, kind, nf, name, body, version, due_ms)
-        return None
-
     def records(self, key: bytes) -> list[Record]:
         """All records of a key."""
         return list(map(Record._make, self._db.execute(_ALL, (key,)).fetchall()))
-
-    def change(
-        self,
-        key: bytes,
-        prev: Head,
-        epoch: int,
-        changes: Iterable[Change],
-        *,
-        new: Change | None = None,
-        expect: bytes | None = None,
-    ) -> Head | None:
-        """Apply one unit on top of `prev`, and return the new head; None, and nothing written, if its digest is not
-        the one expected. The record of the change `new` is known not to be here.
-        """
-        n = prev.n + 1
-        last = {(c.kind, c.nf, c.id): c for c in changes}  # the last change of a record in a unit is the one that holds
-        gone = [r for (kind, nf, name), c in last.items() if c is not new and (r := self.record(key, kind, nf, name))]
-        come = [Record(key, c.kind, c.nf, c.id, c.body, n, c.due_ms) for c in last.values() if c.body is not None]
-        digest = shift_digest(prev.digest, gone, come, self._digest_key) if gone or come else prev.digest
-        if expect is not None and digest != expect:
-            return None
-        deleted = [(key, *which) for which, c in last.items() if c.body is None]
-        if deleted:
-            self._db.executemany(_DROP, deleted)
-        if come:
-            self._db.executemany(_PUT, come)
-        self._db.execute(_PUT_HEAD, (key, epoch, n, digest))
-        return Head(epoch, n, digest)
 
     def fits(self, key: bytes, head: Head, records: Sequence[Record]) -> bool:
         """Whether these records, all of this key and no two with one name, add up to the head's digest."""
@@ -117,7 +68,7 @@ class Content:
         for e in entries:
             if e.key == key and e.head.n <= head.n:
                 continue
-            if e.key != key or e.prev != head or not _is_next(e):
+            if e.key != key or e.prev != head or not leads(e):
                 return None
             for c in e.changes:
                 if c.body is None:
@@ -126,30 +77,6 @@ class Content:
                     records[c.kind, c.nf, c.id] = Record(key, c.kind, c.nf, c.id, c.body, e.head.n, c.due_ms)
             head = e.head
         return head, list(records.values())
-
-    def follow(
-        self, entries: Iterable[LogEntry], may_apply: Callable[[LogEntry], bool] = lambda entry: True
-    ) -> Followed:
-        """Apply entries of another network's log: see `port.Follow`. Entries that may not be applied are skipped."""
-        applied = skipped = 0
-        need: dict[bytes, None] = {}
-        heads: dict[bytes, Head] = {}
-        for e in entries:
-            head = heads.get(e.key) or self.head(e.key)
-            if not may_apply(e):
-                skipped += 1
-            elif head == e.prev and _is_next(e):
-                new = self.change(e.key, head, e.head.epoch, e.changes, expect=e.head.digest)
-                if new is None:
-                    need[e.key] = None
-                else:
-                    applied, head = applied + 1, new
-            elif head == e.head or (head.n > e.head.n and head.epoch >= e.head.epoch):
-                skipped += 1
-            else:
-                need[e.key] = None
-            heads[e.key] = head
-        return Followed(applied, skipped, list(need))
 
     def add(self, heads: Sequence[HeadRow], records: Sequence[Record]) -> None:
         """Add UEs that are not here."""
@@ -177,7 +104,3 @@ class Content:
                 wrong.append(key)
             seen.add(key)
         return wrong + list(sums)
-
-
-def _is_next(e: LogEntry) -> bool:
-    return e.head.n == e.prev.n + 1 and e.head.epoch >= e.prev.epoch

@@ -4,7 +4,8 @@ Each checks its condition first and writes after, so one whose condition does no
 is for an operation that no state of the store could make possible; the caller undoes what it wrote.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import apsw
@@ -12,15 +13,18 @@ import msgspec
 
 from outrider.core import limits
 from outrider.core.ids import key_text, partition_range, star_of
-from outrider.core.record import NO_HEAD, Answered, Change, Head, Kind, LogEntry, sum_digests
+from outrider.core.record import Answered, Change, Kind, LogEntry, sum_digests
 from outrider.protocol.ownership import Ownership, Row
+from outrider.store import wide
 from outrider.store.content import Content
+from outrider.store.overlay import Overlay, following
 from outrider.store.port import (
     AnsweredBefore,
     BindIdentity,
     DoesNotFit,
     Done,
     Erase,
+    Failed,
     Follow,
     Misused,
     NotTheOwner,
@@ -35,22 +39,22 @@ from outrider.store.port import (
 )
 from outrider.store.schema import ROW_COLUMNS, effective, row_columns, row_of
 
-_STANDING = (
-    f"SELECT 0, {ROW_COLUMNS} FROM row WHERE k = ?1 UNION ALL SELECT 1, {ROW_COLUMNS} FROM row WHERE k = ?2 "
-    "UNION ALL SELECT 2, epoch, n, digest, NULL, NULL, NULL FROM head WHERE k = ?1 "
-    "UNION ALL SELECT 3, body, NULL, NULL, NULL, NULL, NULL FROM rec "
-    "WHERE k = ?1 AND kind = 1 AND nf = '' AND id = ?3 AND ?3 IS NOT NULL"
+_ROWS = (
+    "WITH want (i, k) AS (VALUES {rows}) SELECT json_group_array(json_array(i, "
+    + ROW_COLUMNS
+    + ")) FROM want CROSS JOIN row USING (k)"
 )
-"""All that a unit of work depends on, in one statement: own row, row that is followed, head, answer given before."""
-
 _PUT_ROW = (
     "INSERT INTO row VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state, "
     "epoch = excluded.epoch, peer = excluded.peer, refused = excluded.refused, fenced = excluded.fenced, "
     "mig = excluded.mig"
 )
 
+_LOG = "INSERT INTO log SELECT * FROM (VALUES {rows}) WHERE column1 NOT NULL"
+
 _encode = msgspec.msgpack.Encoder().encode
 _answered = msgspec.msgpack.Decoder(Answered)
+_rows = msgspec.json.Decoder(list[tuple[int, str, int, str | None, int, int, str | None]])
 
 
 class Impossible(Exception):
@@ -62,20 +66,30 @@ class Operations:
 
     def __init__(self, db: apsw.Connection, digest_key: bytes, lsn: int) -> None:
         self._db = db
+        self._digest_key = digest_key
         self._content = Content(db, digest_key)
         self.lsn = lsn
 
-    def run(self, operation: Operation) -> Outcome:
-        """Run one operation; `Impossible` and errors of SQLite's types mean that it must be undone."""
+    def run(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Run operations in order; `Impossible` and errors of SQLite's types mean that all must be undone."""
+        outcomes: list[Outcome] = []
+        for are_work, group in groupby(operations, lambda operation: isinstance(operation, Work)):
+            if are_work:
+                outcomes += self._work([operation for operation in group if isinstance(operation, Work)])
+            else:
+                outcomes += map(self._run_one, group)
+        return outcomes
+
+    def _run_one(self, operation: Operation) -> Outcome:
         match operation:
             case Work():
-                return self._work(operation)
+                return self._work([operation])[0]
             case SetRow():
                 return self._set_row(operation)
             case Take():
                 return self._take(operation)
             case Follow():
-                return self._content.follow(operation.entries, self._may_follow)
+                return self._follow(operation)
             case Replace():
                 return self._replace(operation)
             case SetValue():
@@ -91,22 +105,18 @@ class Operations:
 
     # ------------------------------------------------------------------------------------------ looking
 
-    def _standing(self, key: bytes, answer_id: str | None = None) -> tuple[Row, Head, Answered | None]:
-        own = star = answer = None
-        head = NO_HEAD
-        for what, *columns in self._db.execute(_STANDING, (key, star_of(key), answer_id)):
-            if what == 2:
-                head = Head._make(columns[:3])
-            elif what == 1:
-                star = row_of(*columns)
-            elif what == 0:
-                own = row_of(*columns)
-            else:
-                answer = _answered.decode(columns[0])
-        return effective(own, star), head, answer
+    def _rows(self, keys: Iterable[bytes]) -> dict[bytes, Row]:
+        """The effective rows of these keys."""
+        effective_of = {key: star_of(key) for key in keys}
+        found: dict[bytes | None, Row] = {}
+        want = {*effective_of, *effective_of.values()} - {None}
+        for part, (rows,) in wide.read(self._db, _ROWS, [(key,) for key in want]):
+            for columns in _rows.decode(rows):
+                found[part[columns[0]][0]] = row_of(*columns[1:])
+        return {key: effective(found.get(key), found.get(star)) for key, star in effective_of.items()}
 
     def _row(self, key: bytes) -> Row:
-        return self._standing(key)[0]
+        return self._rows([key])[key]
 
     def _own_rows(self, start: bytes, stop: bytes) -> dict[bytes, Row]:
         rows = self._db.execute(f"SELECT k, {ROW_COLUMNS} FROM row WHERE k >= ? AND k < ?", (start, stop))
@@ -119,42 +129,41 @@ class Operations:
 
     # ------------------------------------------------------------------------------------------ the owner
 
-    def _work(self, op: Work) -> Outcome:
-        row, head, before = self._standing(op.key, op.answer_id)
+    def _work(self, works: Sequence[Work]) -> list[Outcome]:
+        """Units of the owner, one after the other in memory, with one set of statements before and one after."""
+        units = [(op, _changes_of(op)) for op in works]
+        names = [(op.key, c.kind, c.nf, c.id) for op, changes in units for c in changes]
+        names += [(op.key, Kind.IDEMPOTENCY, "", op.answer_id) for op in works if op.answer_id is not None]
+        rows = self._rows({op.key for op in works})
+        overlay = Overlay(self._db, self._digest_key, {op.key for op in works}, names)
+        log: list[tuple[int, bytes, bytes]] = []
+        outcomes = [self._unit(op, changes, rows[op.key], overlay, log) for op, changes in units]
+        overlay.write()
+        wide.write(self._db, _LOG, log)
+        return outcomes
+
+    def _unit(
+        self, op: Work, changes: Sequence[Change], row: Row, overlay: Overlay, log: list[tuple[int, bytes, bytes]]
+    ) -> Outcome:
         if row.state is not Ownership.OWNED or row.epoch != op.epoch:
             return NotTheOwner(row)
-        if before is not None:
-            same = op.answer is None or before.request_digest == op.answer.request_digest
-            return AnsweredBefore(before) if same else Misused()
-        answer = None
-        if op.answer_id is not None and op.answer is not None:
-            answer = Change(Kind.IDEMPOTENCY, "", op.answer_id, _encode(op.answer))
-        elif op.answer is not None:
-            raise Impossible("an answer is kept under an idempotency key, and none is given")
-        if op.identity is not None:
-            bound = self._bound(op.identity)
-            if bound is None:
-                self._bind(op.identity, op.key)
-            elif bound != op.key:
-                raise Impossible(f"the identity of {key_text(op.key)} is bound to {key_text(bound)} already")
-        new = self._commit(op.key, head, op.epoch, op.changes, answer)
-        return Done(new, self.lsn)
-
-    def _commit(
-        self, key: bytes, prev: Head, epoch: int, changes: Iterable[Change], answer: Change | None = None
-    ) -> Head:
-        """One own commit: apply the changes, and the answer that is not there yet, and append them to the log."""
-        if key[:1] not in (b"u", b"s"):
-            raise Impossible(f"{key_text(key)} has no context of its own")
-        changes = list(changes) if answer is None else [*changes, answer]
-        for c in changes:
-            if c.body is not None and len(c.body) > limits.RECORD_BYTES:
-                raise Impossible(f"record {c.nf}/{c.id} has {len(c.body)} bytes; {limits.RECORD_BYTES} are allowed")
-        head = self._content.change(key, prev, epoch, changes, new=answer)
-        assert head is not None
+        if op.answer_id is not None:
+            before = overlay.record((op.key, Kind.IDEMPOTENCY, "", op.answer_id))
+            if before is not None:
+                answer = _answered.decode(before.body)
+                same = op.answer is None or answer.request_digest == op.answer.request_digest
+                return AnsweredBefore(answer) if same else Misused()
+        bound = None if op.identity is None else self._bound(op.identity)
+        impossible = _why_impossible(op, bound)
+        if impossible is not None:
+            return Failed(impossible)
+        if op.identity is not None and bound is None:
+            self._bind(op.identity, op.key)
+        prev = overlay.head(op.key)
+        head = overlay.change(op.key, op.epoch, changes)
         self.lsn += 1
-        self._db.execute("INSERT INTO log VALUES (?, ?, ?)", (self.lsn, key, _encode((prev, head, changes))))
-        return head
+        log.append((self.lsn, op.key, _encode((prev, head, changes))))
+        return Done(head, self.lsn)
 
     def _bind(self, identity: str, key: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO ident (identity, k) VALUES (?, ?)", (identity, key))
@@ -219,7 +228,10 @@ class Operations:
         if op.identity is not None:
             self._bind(op.identity, op.key)
         if op.arrival:
-            return Done(self._commit(op.key, op.head, op.row.epoch, op.arrival), self.lsn)
+            (arrived,) = self._work([Work(op.key, op.row.epoch, op.arrival)])
+            if isinstance(arrived, Failed):
+                raise Impossible(arrived.sentence)
+            return arrived
         return Done(op.head)
 
     def _take_content(self, op: Take) -> bool:
@@ -256,12 +268,20 @@ class Operations:
 
     # ------------------------------------------------------------------------------------------ copies
 
-    def _may_follow(self, entry: LogEntry) -> bool:
-        """Not to a key that is owned; to one that is granted only if the entry proves that it was taken."""
-        row = self._row(entry.key)
-        if row.state is Ownership.GRANTED:
-            return entry.head.epoch >= row.epoch
-        return row.state is not Ownership.OWNED and entry.key[:1] in (b"u", b"s")
+    def _follow(self, op: Follow) -> Outcome:
+        rows = self._rows({e.key for e in op.entries})
+
+        def may_apply(entry: LogEntry) -> bool:
+            """Not to a key that is owned; to one that is granted only if the entry proves that it was taken."""
+            row = rows[entry.key]
+            if row.state is Ownership.GRANTED:
+                return entry.head.epoch >= row.epoch
+            return row.state is Ownership.FOREIGN and entry.key[:1] in (b"u", b"s")
+
+        overlay = following(self._db, self._digest_key, op.entries)
+        followed = overlay.follow(op.entries, may_apply)
+        overlay.write()
+        return followed
 
     def _replace(self, op: Replace) -> Outcome:
         for key, *_ in op.heads:
@@ -305,3 +325,24 @@ class Operations:
         else:
             self._db.execute("INSERT OR REPLACE INTO val VALUES (?, ?)", (op.name, op.value))
         return Done()
+
+
+def _changes_of(op: Work) -> list[Change]:
+    """What a unit changes: what was proposed, and the answer that is kept."""
+    if op.answer is None or op.answer_id is None:
+        return list(op.changes)
+    return [*op.changes, Change(Kind.IDEMPOTENCY, "", op.answer_id, _encode(op.answer))]
+
+
+def _why_impossible(op: Work, bound: bytes | None) -> str | None:
+    """Why a unit cannot be, found before anything of it is done; `bound` is the key that its identity is bound to."""
+    if op.key[:1] not in (b"u", b"s"):
+        return f"{key_text(op.key)} has no context of its own"
+    if op.answer is not None and op.answer_id is None:
+        return "an answer is kept under an idempotency key, and none is given"
+    for c in op.changes:
+        if c.body is not None and len(c.body) > limits.RECORD_BYTES:
+            return f"record {c.nf}/{c.id} has {len(c.body)} bytes; {limits.RECORD_BYTES} are allowed"
+    if bound not in (None, op.key):
+        return f"the identity of {key_text(op.key)} is bound to {key_text(bound or b'')} already"
+    return None

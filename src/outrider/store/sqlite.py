@@ -119,7 +119,7 @@ class SqliteStore:
 
     def _run_all(self, operations: Sequence[Operation]) -> list[Outcome]:
         run = Operations(self._writer, self.identity.digest_key, self._lsn)
-        outcomes = [run.run(operation) for operation in operations]
+        outcomes = run.run(operations)
         self._committed_lsn = run.lsn
         return outcomes
 
@@ -130,7 +130,7 @@ class SqliteStore:
             lsn = run.lsn
             self._writer.execute("SAVEPOINT operation")
             try:
-                outcomes.append(run.run(operation))
+                outcomes += run.run([operation])
             except _UNDONE as error:
                 self._writer.execute("ROLLBACK TO operation")
                 run.lsn = lsn

@@ -15,6 +15,7 @@ from outrider.store.bulk import Bulk
 from outrider.store.content import Content, HeadRow
 from outrider.store.faults import fault
 from outrider.store.files import staging_file, sync
+from outrider.store.overlay import following
 from outrider.store.port import Followed, PartitionSum, StagingBroken
 from outrider.store.schema import CONTENT, PAGE_BYTES, STANDING, begin_file, connect, state_of
 
@@ -63,7 +64,7 @@ class StagingFile:
 
     def follow(self, entries: Sequence[LogEntry]) -> Followed:
         """See `port.Staging.follow`."""
-        return self._run("following the log", lambda: self._in_transaction(lambda: self._content.follow(entries)))
+        return self._run("following the log", lambda: self._in_transaction(lambda: self._follow(entries)))
 
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
         """See `port.Staging.partition_sum`."""
@@ -98,6 +99,12 @@ class StagingFile:
             self._content.add(heads, records)
 
         self._in_transaction(write)
+
+    def _follow(self, entries: Sequence[LogEntry]) -> Followed:
+        overlay = following(self._db, self._digest_key, entries)
+        followed = overlay.follow(entries, lambda entry: True)
+        overlay.write()
+        return followed
 
     def _carry_over(self) -> None:
         self._db.execute("ATTACH ? AS live", (str(self._live),))

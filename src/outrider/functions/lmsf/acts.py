@@ -364,6 +364,8 @@ async def clear(r: Runner) -> None:
             count = await tools.keepers.erase(service)
             await r.note(erased_ues=max(count, r.record.erased_ues or 0))
         await tools.deployments.clear(service)
+    if tools.deployments.hosted(r.contract.package_digest) == 0:
+        await tools.catalogue.drop_fetched(r.contract.package_digest)
         r.undo(f"NF instances, host, state and software removed at {tools.network}")
     word = receipt.sign(_receipt(r, tools.network, r.record.erased_ues or 0), tools.signer)
     r.post(machine.Cleared(), receipt=word)

@@ -19,6 +19,7 @@ from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.ports import Clock, Partners, Software, Verified
 from outrider.functions.lmsf.record import Package
+from outrider.functions.lmsf.unbroken import Unbroken
 from outrider.sbi.client import Unreachable
 from outrider.sbi.problem import refusal_from
 
@@ -59,10 +60,22 @@ class Catalogue:
         self._software = software
         self._partners = partners
         self._clock = clock
+        self._unbroken = Unbroken()
         self._packages: dict[str, Package] = {}
         for body in journal.all("package"):
             package = msgspec.json.decode(body, type=Package)
             self._packages[package.digest] = package
+
+    def tidy(self, fetching: set[str]) -> None:
+        """Delete what a crash has left: archives that were not taken in, and fetched parts that nobody goes on with."""
+        kept = {self.archive(digest) for digest in self._packages} | {self._fetching(digest) for digest in fetching}
+        for path in [*self._folder.glob("*.lms"), *self._folder.glob("fetch-*.part")]:
+            if path not in kept:
+                path.unlink()
+
+    async def stop(self) -> None:
+        """Stop working."""
+        await self._unbroken.stop()
 
     def all(self) -> list[Package]:
         """Every package, by service and version."""
@@ -141,7 +154,7 @@ class Catalogue:
         if found != sha256:
             part.unlink()
             raise Refused(_damaged(found, sha256))
-        return await self._take(part, "")
+        return await self._unbroken.run(sha256, lambda: self._take(part, ""))
 
     async def _take(self, part: Path, origin: str, expected: str | None = None) -> Package:
         """Verify an archive that has come and keep it."""
@@ -199,7 +212,7 @@ class Catalogue:
             if response.status != 206 or not response.body:
                 raise Refused(refusal_from(response, f"{partner} does not hand out the package."))
             await self._write(part, have, size, response.body[: last + 1 - have])
-        return await self._take(part, partner, digest)
+        return await self._unbroken.run(digest, lambda: self._take(part, partner, digest))
 
     async def install(self, digest: str, folder: Path) -> Path:
         """Unpack a package for a host, below a folder; the package's folder."""
@@ -212,6 +225,15 @@ class Catalogue:
 
     async def drop(self, digest: str) -> None:
         """Delete a package, and what has come of one; nothing to do if there is none."""
+        await self._unbroken.run(digest, lambda: self._drop(digest))
+
+    async def drop_fetched(self, digest: str) -> None:
+        """As `drop`, but a package that this network's operator has onboarded stays."""
+        known = self.get(digest)
+        if known is None or known.origin:
+            await self.drop(digest)
+
+    async def _drop(self, digest: str) -> None:
         if self._packages.pop(digest, None) is not None:
             await self._journal.drop("package", digest)
         for path in (self.archive(digest), self._fetching(digest)):

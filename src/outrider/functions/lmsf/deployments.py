@@ -23,6 +23,7 @@ from outrider.functions.lmsf.instances import HEARTBEAT_S, Instances
 from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.ports import Clock, Host, HostFailed, Hosts, HostSpec
 from outrider.functions.lmsf.record import Deployment, Instance, Package
+from outrider.functions.lmsf.unbroken import Unbroken
 from outrider.package.closure import ANY
 from outrider.package.wheels import Machine
 from outrider.sbi.client import Unreachable
@@ -89,6 +90,7 @@ class Deployments:
         self._hosts = hosts
         self._instances = instances
         self._clock = clock
+        self._unbroken = Unbroken()
         self._all: dict[str, Deployment] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
         self._heart: asyncio.Task[None] | None = None
@@ -101,6 +103,7 @@ class Deployments:
 
     def start(self) -> None:
         """Go on with what was under way, start every host again, and keep the instances alive."""
+        self._tidy()
         for deployment in list(self._all.values()):
             if deployment.state == "REMOVING":
                 # What is hosted is removed by its migration, which needs the keeper to say that nothing is owned.
@@ -110,12 +113,20 @@ class Deployments:
                 self._work(deployment.service, self._bring_up)
         self._heart = asyncio.create_task(self._beat(), name="heartbeats")
 
+    def _tidy(self) -> None:
+        """Delete installed packages, and halves of such, that no deployment names: a crash has left them."""
+        kept = {Path(d.package_dir) for d in self._all.values() if d.package_dir}
+        for folder in self._folder.glob("*/"):
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
     async def stop(self) -> None:
         """Stop working; hosts are the node's and go on or end with it."""
         tasks = [*self._working.values(), *([self._heart] if self._heart else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._unbroken.stop()
 
     # -------------------------------------------------------------------------------------------- looking
 
@@ -253,6 +264,9 @@ class Deployments:
 
     async def install(self, service: str) -> None:
         """Unpack the package, unless that was done."""
+        await self._unbroken.run(service, lambda: self._install(service))
+
+    async def _install(self, service: str) -> None:
         deployment = self._all[service]
         if not deployment.package_dir:
             installed = await self._catalogue.install(deployment.package_digest, self._folder)
@@ -263,16 +277,15 @@ class Deployments:
         deployment = self._all[service]
         if deployment.state not in ("RUNNING", "REMOVING"):
             deployment = await self.change(service, state="STARTING")
-        return await self._hosts.start(
-            HostSpec(
-                service=service,
-                package_dir=Path(deployment.package_dir),
-                home=deployment.home,
-                nf_instance_ids=deployment.nf_instance_ids,
-                keeper_instance_id=deployment.keeper_instance_id,
-                digest_key=deployment.digest_key,
-            )
+        spec = HostSpec(
+            service=service,
+            package_dir=Path(deployment.package_dir),
+            home=deployment.home,
+            nf_instance_ids=deployment.nf_instance_ids,
+            keeper_instance_id=deployment.keeper_instance_id,
+            digest_key=deployment.digest_key,
         )
+        return await self._unbroken.run(service, lambda: self._hosts.start(spec))
 
     async def register(self, service: str, host: Host | None = None) -> None:
         """Put the NF instances at the NRF as the deployment says."""
@@ -298,17 +311,16 @@ class Deployments:
 
     async def clear(self, service: str) -> None:
         """Deregister, end the host, delete store and software; nothing to do if there is no such deployment."""
+        await self._unbroken.run(service, lambda: self._clear(service))
+
+    async def _clear(self, service: str) -> None:
         deployment = self._all.get(service)
         if deployment is None:
             return
         await self._instances.deregister(deployment)
         await self._hosts.remove(service)
-        if self.hosted(deployment.package_digest) == 1:
-            if deployment.package_dir:
-                await asyncio.to_thread(shutil.rmtree, deployment.package_dir, ignore_errors=True)
-            package = self._catalogue.get(deployment.package_digest)
-            if package is not None and package.origin:
-                await self._catalogue.drop(deployment.package_digest)
+        if self.hosted(deployment.package_digest) == 1 and deployment.package_dir:
+            await asyncio.to_thread(shutil.rmtree, deployment.package_dir, ignore_errors=True)
         del self._all[service]
         await self._journal.drop("deployment", service)
 

@@ -119,6 +119,8 @@ class Lmsf:
 
     async def start(self) -> None:
         """Bring up what is to run here and go on with every migration; the own NRF must be reachable soon."""
+        under_way = (Phase.PREPARING, Phase.PERMITTING)
+        self.catalogue.tidy({r.contract.package_digest for r in self._runners.values() if r.row.phase in under_way})
         self.deployments.start()
         for runner in self._runners.values():
             if not runner.record.told:
@@ -131,6 +133,7 @@ class Lmsf:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
         await self.deployments.stop()
+        await self.catalogue.stop()
         self.journal.close()
 
     # ------------------------------------------------------------------------------------------- looking

@@ -132,7 +132,7 @@ class Hosts(Protocol):
         """Run the host unless it runs already with this spec, and wait until it is ready.
 
         Raises:
-            HostFailed: the keeper or its worker did not come up.
+            HostFailed: the keeper or its worker did not come up within the node's own bound.
         """
 
     def get(self, service: str) -> Host | None:

@@ -7,6 +7,7 @@ partner where this side stands (`teller`), one looks at clocks, permissions and 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -307,9 +308,8 @@ class Runner:
         """Look at the clock, the permissions and the keeper's numbers."""
         while not self.over:
             try:
-                await self.look()
-            except (Unreachable, Refused) as error:
-                log.debug("migration.watch", migration=self.id, why=str(error))
+                with contextlib.suppress(Unreachable, Refused):  # whoever needs the keeper now says so
+                    await self.look()
             except Exception:
                 log.exception("migration.watch-failed", migration=self.id)
             await self.tools.clock.sleep(limits.PERMIT_CHECK_MS / 1000)
