@@ -179,6 +179,11 @@ class Net:
         self.workers[network].entered.clear()
         return key
 
+    def stayed(self) -> None:
+        """Let every context have been where it is for long enough to go on."""
+        for host in self.hosts.values():
+            host._taken_s.clear()
+
     async def until(self, condition: Callable[[], object], what: str = "the condition") -> None:
         """Wait for something to become true; the test's own timeout bounds it."""
         for _ in range(4000):

@@ -39,6 +39,8 @@ A, B = "999-70", "999-71-000007ed9d5"
 SPEED = 100
 SERVICE = "group-coordination"
 KEYS = 40
+NOTIFYING = SbiClient()
+"""For the NRFs, which notify nobody here."""
 
 
 class FastClock:
@@ -325,7 +327,7 @@ class Network:
             nf_instance_id=self.nrf_id,
             signing_key_pem=private_pem(nrf_key),
             api_root="http://nrf",
-            client=SbiClient(),
+            client=NOTIFYING,
         )
         self.hosts = FakeHosts(world, identity, first_port)
         self.software = FakeSoftware()

@@ -59,7 +59,10 @@ class Load:
     def __init__(self, config: Config, client: SbiClient) -> None:
         self.config = config
         self.client = client
-        self.access = [self._access(n) for n in config.networks]
+        self.tokens = [TokenSource(client, n.nrf_root, config.nf_instance_id, "AF") for n in config.networks]
+        self.access = [
+            Access(client, n, t, config.nf_instance_id) for n, t in zip(config.networks, self.tokens, strict=True)
+        ]
         self.acknowledged: Counter[int] = Counter()
         self.unknown: set[int] = set()
         """UEs with a request whose fate the consumer does not know."""
@@ -73,10 +76,6 @@ class Load:
         self._open: set[asyncio.Task[None]] = set()
         self._writing: asyncio.Task[None] | None = None
 
-    def _access(self, network: NetworkAt) -> Access:
-        tokens = TokenSource(self.client, network.nrf_root, self.config.nf_instance_id, "AF")
-        return Access(self.client, network, tokens, self.config.nf_instance_id)
-
     async def enter(self) -> None:
         """Register as a consumer in each network."""
         for access in self.access:
@@ -84,16 +83,15 @@ class Load:
 
     async def refresh(self) -> None:
         """Keep to what discovery says, and hold a valid token."""
-        access = self.access[0]
         while True:
             with contextlib.suppress(NoProducer, Refused, Unreachable):
-                await self._aim(access)
+                await self.aim()
             await asyncio.sleep(REFRESH_S)
 
-    async def _aim(self, access: Access) -> None:
-        tokens = access._tokens
-        root = await access.find(SESSION)
-        bearer = await tokens.bearer(scope=SESSION.name, target_nf_type=SESSION.nf_type)
+    async def aim(self) -> None:
+        """Discover the service, and hold a token for it."""
+        root = await self.access[0].find(SESSION)
+        bearer = await self.tokens[0].bearer(scope=SESSION.name, target_nf_type=SESSION.nf_type)
         self._root = root + ROOT
         self._headers = [
             ("authorization", bearer),
@@ -103,7 +101,7 @@ class Load:
 
     async def start(self) -> None:
         """Begin to write."""
-        await self._aim(self.access[0])
+        await self.aim()
         self._writing = asyncio.create_task(self._write())
 
     async def stop(self) -> None:
@@ -150,7 +148,9 @@ class Load:
 
     async def _post(self, path: str, body: bytes) -> Response:
         limit_s = LIMIT_MS / 1000 + 1
-        response = await self.client.request("POST", self._root + path, headers=self._headers, body=body, timeout_s=limit_s)
+        response = await self.client.request(
+            "POST", self._root + path, headers=self._headers, body=body, timeout_s=limit_s
+        )
         if response.status in (307, 308) and (location := response.header("location")):
             self.outcomes["redirected"] += 1
             response = await self.client.request("POST", location, headers=self._headers, body=body, timeout_s=limit_s)
@@ -215,7 +215,11 @@ class History(msgspec.Struct, frozen=True):
 
     def between(self, from_s: float, to_s: float) -> tuple[list[float], int]:
         """Latencies of the requests that were due then and were served, and how many were not."""
-        served = [ms for at, ms, good in zip(self.due_s, self.latency_ms, self.good, strict=True) if good and from_s <= at < to_s]
+        served = [
+            ms
+            for at, ms, good in zip(self.due_s, self.latency_ms, self.good, strict=True)
+            if good and from_s <= at < to_s
+        ]
         failed = sum(1 for at, good in zip(self.due_s, self.good, strict=True) if not good and from_s <= at < to_s)
         return served, failed
 
@@ -258,7 +262,7 @@ async def _main(config: Config) -> int:
         load = Load(config, client)
         try:
             await load.enter()
-            await load._aim(load.access[0])
+            await load.aim()
             beside = [asyncio.create_task(load.refresh()), asyncio.create_task(_report(load))]
             say({"ready": True})
             await _obey(load)

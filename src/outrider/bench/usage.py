@@ -47,7 +47,7 @@ def kind(pid: int) -> str:
     except OSError:
         return "?"
     line = " ".join(words)
-    for mark, name in (("host.keeper", "keeper"), ("worker", "worker"), ("network run", "node")):
+    for mark, name in (("host.keeper", "keeper"), ("host/launcher.py", "worker"), ("network run", "node")):
         if mark in line:
             return name
     return Path(words[0]).name

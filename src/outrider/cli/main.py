@@ -2,7 +2,7 @@
 
 import typer
 
-from outrider.cli import demo, doctor, migration, network, package, partner, permission, service
+from outrider.cli import bench, demo, doctor, migration, network, package, partner, permission, service
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +16,7 @@ app.add_typer(permission.app, name="permission", help="Sign, give, show and revo
 app.add_typer(service.app, name="service", help="Deploy, list, show and remove services.")
 app.add_typer(migration.app, name="migration", help="Start, watch, list, show, abort and return migrations.")
 app.add_typer(doctor.app, name="doctor", help="Look at this machine: can a network run here.")
+app.add_typer(bench.app, name="bench", help="Measure what the design promises, on this machine.")
 app.add_typer(demo.app, name="demo", help="Two networks, a service, a group of UEs on the move, and a verdict.")
 
 

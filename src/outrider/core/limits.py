@@ -24,6 +24,9 @@ QUEUE_PER_KEY = 64
 QUEUE_TOTAL = 20_000
 """Requests waiting in one keeper; the bound of its memory under a storm."""
 
+DWELL_MS = 300
+"""A context that has just come is not given on a WANT before: a UE at the edge of two networks would make it flap."""
+
 RESEND_MIN_MS = 100
 RESEND_MAX_MS = 5_000
 """GRANT and RECALL are resent for ever (PROTOCOL.md §3.3), with a back-off between these bounds."""

@@ -24,7 +24,12 @@ def population(ues: int, *, group_size: int, home: str, series: int = 0) -> list
     width = len(str(ues))
     group = f"group-{series}" if series else "group"
     return [
-        Ue(n, f"ue-{n:0{width}}", f"imsi-{mcc}{mnc}{series * SERIES + n:0{digits}}", f"{group}-{(n - 1) // group_size + 1}")
+        Ue(
+            n,
+            f"ue-{n:0{width}}",
+            f"imsi-{mcc}{mnc}{series * SERIES + n:0{digits}}",
+            f"{group}-{(n - 1) // group_size + 1}",
+        )
         for n in range(1, ues + 1)
     ]
 

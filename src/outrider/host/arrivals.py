@@ -1,9 +1,9 @@
 """Hears of UEs that register with this network, from the basic part's own event exposure, and asks for their contexts.
 
 The host subscribes at the AMFs that this network's NRF names, as any consumer may (Namf_EventExposure, TS 29.518
-§5.3): registration state, any UE. So a context is here, as a rule, before the UE's first request is; and a UE that turns
-back brings its context back home. An AMF that cannot be subscribed to is asked again; the first request of a UE asks
-for its context in any case.
+§5.3): registration state, any UE. So a context is here, as a rule, before the UE's first request is; and a UE that
+turns back brings its context back home. An AMF that cannot be subscribed to is asked again; the first request of a UE
+asks for its context in any case.
 """
 
 import asyncio

@@ -1,5 +1,7 @@
 """The ownership rows that a host begins with: home owns everything, any other network nothing."""
 
+import asyncio
+
 from outrider.core.ids import PARTITIONS, SHARED_STAR, partition_key
 from outrider.host.config import KeeperConfig
 from outrider.protocol.ownership import Ownership, Row
@@ -16,6 +18,5 @@ async def first_rows(store: ContextStore, committer: GroupCommitter, config: Kee
         return
     nothing = Row(Ownership.FOREIGN, 0)
     first = Row(Ownership.OWNED, _HOME_EPOCH) if config.is_home else Row(Ownership.FOREIGN, 0, config.home_id)
-    for partition in range(PARTITIONS):
-        await committer.submit(SetRow(partition_key(partition), nothing, first))
-    await committer.submit(SetRow(SHARED_STAR, nothing, first))
+    stars = [*(partition_key(p) for p in range(PARTITIONS)), SHARED_STAR]
+    await asyncio.gather(*(committer.submit(SetRow(star, nothing, first)) for star in stars))

@@ -92,6 +92,7 @@ class Host:
         self._receivers: dict[str, Receiver] = {}
         self._landings: dict[str, tuple[Landing, Receiver]] = {}
         self._routes: dict[bytes, tuple[int, str]] = {}
+        self._taken_s: dict[bytes, float] = {}
         self._commit_waiters: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stores_lost: dict[str, str] = {}
@@ -304,11 +305,16 @@ class Host:
 
     def arrived(self, key: bytes, identity: str | None) -> None:
         """A key has come here."""
+        self._taken_s[key] = self.now_s()
         self._routes.pop(key, None)
         if identity is not None:
             self.identities.arrived(identity, key)
         self.followers.start_shadow()
         self.committed_event()
+
+    def _dwells(self, key: bytes) -> bool:
+        """Whether the key has come only just now: a UE at the edge of two networks must not make it flap."""
+        return self.now_s() < self._taken_s.get(key, 0.0) + limits.DWELL_MS / 1000
 
     def partition_arrived(self, partition: int) -> None:
         """A whole partition has come here."""
@@ -463,8 +469,6 @@ class Host:
             case messages.ShadowFull(key, head, records):
                 whole = Replace(key, key + b"\x00", [(key, head.epoch, head.n, head.digest)], records)
                 self.keep(asyncio.create_task(self._submit(whole)))
-            case messages.Delivered():
-                pass
 
     async def _submit(self, operation: Any) -> None:
         await self.committer.submit(operation)
@@ -485,7 +489,7 @@ class Host:
             self.send(peer, messages.NotOwner(key, epoch, owner, identity=m.identity))
             return
         proved = self.migrations.proved(m.mig, m.evidence)
-        allowed = self.migrations.may_give(m.mig, peer)
+        allowed = self.migrations.may_give(m.mig, peer) and not self._dwells(key)
         if m.identity is not None and not (proved and allowed):
             cause = "RELOCATION_NOT_RUNNING" if proved else "ARRIVAL_NOT_PROVED"
             self.send(peer, messages.NotOwner(key, row.epoch, self.me, cause, identity=m.identity))
@@ -552,6 +556,7 @@ class Host:
         """Forget the log that nobody needs; keep how far each peer's store was seen."""
         while True:
             await asyncio.sleep(2.0)
+            self._taken_s = {key: at_s for key, at_s in self._taken_s.items() if self._dwells(key)}
             needed = self.followers.needed_lsn()
             through = self.store.last_lsn() if needed is None else needed
             await self.committer.run(functools.partial(self.store.trim_log, through))

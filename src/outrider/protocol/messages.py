@@ -158,27 +158,8 @@ class ShadowFull(msgspec.Struct, frozen=True, tag="shadow_full", tag_field="t"):
     records: list[Record]
 
 
-class Delivered(msgspec.Struct, frozen=True, tag="delivered", tag_field="t"):
-    """A late 2xx came for an outbox entry of a key that is yours now: a hint."""
-
-    key: bytes
-    entry_id: str
-
-
 LaneMessage = (
-    Want
-    | Grant
-    | Need
-    | Accepted
-    | Refused
-    | Recall
-    | NotOwner
-    | Forward
-    | Answered
-    | Shadow
-    | ShadowAck
-    | ShadowFull
-    | Delivered
+    Want | Grant | Need | Accepted | Refused | Recall | NotOwner | Forward | Answered | Shadow | ShadowAck | ShadowFull
 )
 
 

@@ -78,7 +78,7 @@ class Reader:
 
     def pause(self) -> "_Paused":
         """With both connections closed, and readers waiting, until the block ends: for exchanging the file."""
-        return _Paused(self._point, self._bulk)
+        return _Paused(self._bulk, self._point)
 
     def close(self) -> None:
         """Close both connections."""

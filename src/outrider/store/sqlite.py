@@ -68,6 +68,8 @@ class SqliteStore:
         self._durability = durability
         self._fault: StoreFault | None = None
         self._closed = False
+        self._trimmed_lsn = 0
+        """Trimmed by this object; what an earlier one trimmed is trimmed again, once."""
         self._reader = Reader(path, self._faulted)
         try:
             self._lsn = self._reader.last_lsn()
@@ -109,13 +111,17 @@ class SqliteStore:
 
     def trim_log(self, through_lsn: int) -> None:
         """See `port.ContextStore.trim_log`."""
+        self._refuse_after_fault()
         through = min(through_lsn, self._lsn)
+        if through <= self._trimmed_lsn:
+            return
 
         def trim() -> None:
             self._writer.execute("DELETE FROM log WHERE lsn <= ?", (through,))
             self._writer.execute("UPDATE store SET trimmed_lsn = max(trimmed_lsn, ?)", (through,))
 
         self._transaction("trimming the log", trim)
+        self._trimmed_lsn = through
 
     def _run_all(self, operations: Sequence[Operation]) -> list[Outcome]:
         run = Operations(self._writer, self.identity.digest_key, self._lsn)
