@@ -350,6 +350,7 @@ async def test_a_ue_that_turns_back_brings_its_context_home(net):
     key = await net.create("imsi-1")
     await net.begin("m", A, B)
     assert await net.add(B, "imsi-1") == 2
+    await net.until(lambda: state(net, A, key) is Ownership.FOREIGN, "the acceptance")
     net.stayed()
     net.hosts[A].identities.registered("imsi-1")
     await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the context")

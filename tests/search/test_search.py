@@ -1,6 +1,7 @@
 """The ownership machine against everything that may happen in small worlds (PROTOCOL.md §11)."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +112,12 @@ class ForgetfulSync(SyncWorld):
 @pytest.mark.parametrize("bounds", [SyncBounds(epochs=4, writes=1), SyncBounds(epochs=2, writes=2)])
 def test_messages_that_are_forgotten_in_sync_mode_matter_no_more(bounds: SyncBounds) -> None:
     assert search(ForgetfulSync(bounds), liveness=False).complete
+
+
+def test_the_documentation_names_every_world_and_every_twin() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "explanation" / "exhaustive-search.md").read_text()
+    for name in (*WORLDS, *SYNC, *TWINS, *SAFE_ALONE):
+        assert f"`{name}`" in text, f"docs/explanation/exhaustive-search.md does not speak of {name}"
 
 
 def test_a_story_is_a_shortest_one_and_names_who_did_what() -> None:

@@ -320,6 +320,13 @@ class ReclaimsSameEpoch(SyncWorld):
     blind = ("alarm",)
 
 
+class FenceInMemory(SyncWorld):
+    """Home's fence is kept in memory only."""
+
+    def restart(self, home: Row) -> Row:
+        return o.replace_row(home, fenced=False)
+
+
 class ReclaimsTooLow(SyncWorld):
     """Home, which has refused a return, takes the key back at an epoch that the target may have taken back."""
 

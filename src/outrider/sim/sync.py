@@ -97,6 +97,10 @@ class SyncWorld:
         """Home knows that the target's read lease has run out."""
         return not s.lease
 
+    def restart(self, home: Row) -> Row:
+        """What is left of home's row after a crash: all of it, the fence too."""
+        return home
+
     def reads(self, s: State) -> bool:
         """The target answers a read: it owns the key, home has its acceptance, and its lease is valid."""
         return serves(s.target, s.vol, permitted=True, sync=True) and s.lease
@@ -172,6 +176,7 @@ class SyncWorld:
                     yield Edge(s._replace(lease=True), "A renews the read lease of B")
             elif self.reclaims(s):
                 yield self._home(s, o.LeaseOut(), "A waits the lease out")
+        yield Edge(s._replace(home=self.restart(home)), "A crashes and restarts")
         if s.lease:
             yield Edge(s._replace(lease=False), "the read lease of B ends")
 

@@ -86,6 +86,7 @@ TWINS = {
         Twin("reclaim-in-lease", "§8", broken.ReclaimsInLease, _SYNC, "S2"),
         Twin("read-without-lease", "§8", broken.ReadsWithoutLease, _SYNC, "S2"),
         Twin("reclaim-same-epoch", "§8", broken.ReclaimsSameEpoch, _SYNC, "I1"),
+        Twin("fence-in-memory", "§8", broken.FenceInMemory, _SYNC, "I1"),
         Twin("reclaim-too-low", "§8", broken.ReclaimsTooLow, SyncBounds(epochs=5, writes=1), "I9"),
         Twin("fenced-ignored", "§8", broken.FencedIgnored, _SYNC, "I9"),
         Twin("synced-leaves-row", "§8", broken.SyncedLeavesRow, _SYNC, "I9"),
