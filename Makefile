@@ -12,6 +12,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest
 
+# Every fault, one at a time, against two real networks: about half an hour.
+faults: $(READY)
+	$(BIN)/python -m outrider.demo.faults --matrix full $(FAULTS_ARGS)
+
 unit: $(READY)
 	$(BIN)/pytest -m "not slow"
 

@@ -24,6 +24,7 @@ from outrider.core.ids import NetworkId
 from outrider.core.manifest import KeyRule, Manifest, NfServiceSpec, StateSchema
 from outrider.core.permission import DataPolicy, Permission, Revocation
 from outrider.core.refusal import Refusal
+from outrider.functions.lmsf import runner
 from outrider.functions.lmsf.engine import Lmsf, LmsfConfig
 from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, Partner, Verified
 from outrider.functions.lmsf.signer import KeySigner
@@ -219,6 +220,8 @@ class World:
         self.arrived: set[str] = set()
         self.frozen = False
         """No copy becomes durable and no key moves."""
+        self.budget: int | None = None
+        """How many more keys A may give away; None: all."""
         self.grants: list[tuple[str, str, str]] = []
         """(giver, migration, key)"""
         self.linked = True
@@ -246,6 +249,10 @@ class World:
                 elif m.relocating:
                     wanted = (k for k, (s, _) in keeper.rows.items() if s == "owned" and self._moves(k, m))
                     key = next(wanted, None)
+                    if keeper.network == A and self.budget is not None:
+                        if self.budget == 0:
+                            continue
+                        self.budget -= 1
                     if key is not None:
                         self.grants.append((keeper.network, m.id, key))
                         keeper.rows[key] = ("foreign", other.network)
@@ -520,25 +527,30 @@ class Pair:
         body = {"service": SERVICE, "target": B, "moveAll": move_all} | wanted
         return await self.a.ask("POST", "/nlmsf-migration/v1/migrations", body, status=status)
 
-    async def reach(self, migration_id: str, *phases: str, at: Network | None = None, limit_s: float = 10) -> Any:
+    def later(self, seconds: float) -> None:
+        """Let the clocks of both networks jump."""
+        for network in (self.a, self.b):
+            network.clock.ahead_ms += int(seconds * 1000)
+
+    async def reach(self, migration_id: str, *phases: str, at: Network | None = None, limit_s: float = 30) -> Any:
         """Wait until one side (or both) is in one of the phases."""
         for network in (at,) if at is not None else (self.a, self.b):
-            runner = None
+            found = None
             async with asyncio.timeout(limit_s):
-                while runner is None:
-                    runner = network.lmsf.get(migration_id)
+                while found is None:
+                    found = network.lmsf.get(migration_id)
                     await asyncio.sleep(0.001)
-            arrived = await runner.until(lambda row: row.phase.value in phases, limit_s * 1000)
+            arrived = await found.until(lambda row: row.phase.value in phases, limit_s * 1000)
             assert arrived, await network.show(migration_id)
         return await (at or self.a).show(migration_id)
 
-    async def ended(self, migration_id: str, limit_s: float = 15) -> tuple[Any, Any]:
+    async def ended(self, migration_id: str, limit_s: float = 30) -> tuple[Any, Any]:
         """Wait until both sides have nothing left to do; how they see it."""
         seen = []
         for network in (self.a, self.b):
-            runner = network.lmsf.get(migration_id)
-            assert runner is not None
-            over = await runner.until(lambda row, runner=runner: runner.over, limit_s * 1000)  # type: ignore[misc]
+            found = network.lmsf.get(migration_id)
+            assert found is not None
+            over = await found.until(lambda row, found=found: found.over, limit_s * 1000)  # type: ignore[misc]
             assert over, await network.show(migration_id)
             seen.append(await network.show(migration_id))
         return seen[0], seen[1]
@@ -555,10 +567,10 @@ class Pair:
 
         def release() -> None:
             stopped["on"] = False
-            self.world.frozen = False
+            self.world.frozen, self.world.budget = False, None
 
-        if phase in ("COPYING", "RELOCATING"):
-            self.world.frozen = phase == "COPYING"
+        self.world.frozen = phase == "COPYING"
+        self.world.budget = KEYS // 3 if phase == "RELOCATING" else None
         if phase == "NEGOTIATING":
             self.a.intercept = hold("/offers")
         if phase == "PERMITTING":
@@ -566,9 +578,6 @@ class Pair:
         if phase == "PREPARING":
             self.b.intercept = hold("/archive")
         name = (await self.migrate(move_all=move_all))["migrationId"]
-        if phase == "RELOCATING":
-            await self.reach(name, "RELOCATING", "SETTLED", at=self.a)
-            self.world.frozen = True
         if phase == "RETURNING":
             await self.reach(name, "SETTLED")
             self.world.frozen = True
@@ -614,7 +623,9 @@ def world() -> World:
 
 
 @pytest.fixture
-async def networks(world: World, tmp_path: Path) -> AsyncIterator[Pair]:
+async def networks(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
+    for phase in runner.PHASE_LIMITS_MS:  # a busy machine is slow, and time runs fast here
+        monkeypatch.setitem(runner.PHASE_LIMITS_MS, phase, 3_600_000)
     a, b = Network(world, A, tmp_path / "a", 20_000), Network(world, B, tmp_path / "b", 30_000)
     a.others[B], b.others[A] = b, a
     await a.lmsf.start()

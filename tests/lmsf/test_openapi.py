@@ -11,16 +11,19 @@ from openapi_spec_validator import validate
 
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
-from outrider.functions.lmsf import openapi, operator, partner, record, shown
+from outrider.functions.lmsf import image, images, openapi, operator, partner, record, shown
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.permissions import PermissionView
 from outrider.protocol import messages
 from outrider.protocol.phase import Ending, Fact, Phase
 from outrider.sbi.http import Request
+from outrider.store.image import StoreFacts
 
 STRUCTS: dict[str, dict[str, Any]] = {
     "nlmsf-catalogue": {
         "Package": record.Package, "ServiceInfo": shown.ServiceInfo, "Instance": record.Instance, "Refusal": Refusal,
+        "ImageInfo": images.ImageInfo, "Meta": image.Meta, "Part": image.Part, "StoreFacts": StoreFacts,
+        "Restore": images.Restore,
     },
     "nlmsf-negotiation": {
         "Offer": record.Offer, "Agreed": record.Agreed, "View": record.View, "Progress": record.Progress,

@@ -102,16 +102,25 @@ async def test_a_contract_that_the_partner_did_not_sign(pair: Any) -> None:
 
 
 async def test_a_deadline_that_passes_while_copying(pair: Any) -> None:
-    pair.world.frozen = True
-    await _refused(pair, "DEADLINE_PASSED", deadlineS=20, stayS=1000)
+    name, release = await pair.held_in("COPYING")
+    pair.later(3_600)
+    source, _ = await pair.ended(name)
+    assert (source["phase"], source["ending"]["cause"]) == ("ABORTED", "DEADLINE_PASSED")
+    release()
+    pair.whole_at_home()
+    await pair.clear_at_target()
+
+
+async def test_a_deadline_that_passed_before_the_target_looks(pair: Any) -> None:
+    pair.b.clock.ahead_ms = 7_200_000
+    await _refused(pair, "DEADLINE_PASSED")
 
 
 async def test_a_deadline_that_passes_before_all_have_moved(pair: Any) -> None:
-    name = (await pair.migrate(move_all=True, deadlineS=150, stayS=100_000))["migrationId"]
-    await pair.reach(name, "RELOCATING", at=pair.a)
-    pair.world.frozen = True
-    await pair.reach(name, "ABORTING", at=pair.a)
-    pair.world.frozen = False
+    pair.world.budget = 5
+    name = (await pair.migrate(move_all=True, deadlineS=5_000, stayS=100_000))["migrationId"]
+    await pair.reach(name, "RELOCATING")
+    pair.later(5_000)
     source, target = await pair.ended(name)
     assert (source["phase"], target["phase"]) == ("ABORTED", "ABORTED")
     assert source["ending"]["cause"] == "DEADLINE_PASSED"
@@ -260,7 +269,11 @@ async def test_a_target_that_never_gets_ready(pair: Any, monkeypatch: Any) -> No
     assert "PREPARING took longer" in shown["ending"]["sentence"]
 
 
-async def test_a_partner_that_never_answers_the_offer(pair: Any) -> None:
+async def test_a_partner_that_never_answers_the_offer(pair: Any, monkeypatch: Any) -> None:
+    from outrider.functions.lmsf import runner
+    from outrider.protocol.phase import Phase
+
+    monkeypatch.setitem(runner.PHASE_LIMITS_MS, Phase.NEGOTIATING, 30_000)
     pair.a.cut = True
     shown = await _refused(pair, "PHASE_OVERDUE")
     assert shown["phases"].keys() == {"NEGOTIATING", "ABORTING", "ABORTED"}

@@ -118,7 +118,9 @@ async def test_both_stores_hash_alike_because_home_tells_its_digest_key(pair: An
 
 
 async def test_the_stay_ends_and_everything_returns_by_itself(pair: Any) -> None:
-    name = (await pair.migrate(move_all=True, stayS=120, deadlineS=100))["migrationId"]
+    name = (await pair.migrate(move_all=True, stayS=7_200))["migrationId"]
+    await pair.reach(name, "SETTLED")
+    pair.later(7_200)
     source, _ = await pair.ended(name)
     assert (source["phase"], source["ending"]["cause"]) == ("RETIRED", "STAY_ENDED")
     pair.whole_at_home()

@@ -15,6 +15,9 @@ from outrider.sim.values import Bounds
 from outrider.sim.world import World
 from outrider.sim.worlds import LARGE, SYNC, WORLDS
 
+pytestmark = pytest.mark.timeout(900)
+"""A search is bounded by its world, not by the clock; this is for machines that do much else."""
+
 QUICK = ("one-ue", "units", "abort", "abort-units", "lost-disk", "star-units")
 BESIDE_THE_MODEL = {
     "want-unproved": "evidence is judged before; a WANT that is refused changes nothing",

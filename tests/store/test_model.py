@@ -401,6 +401,7 @@ class Histories(RuleBasedStateMachine):
         self.trimmed = max(through, self.trimmed)
 
     trimmed = 0
+    now_ms = 0
 
     @invariant()
     def same(self):
@@ -416,7 +417,11 @@ class Histories(RuleBasedStateMachine):
         assert store.last_lsn() == model.lsn
         assert {i: store.key_of(i) for i in model.identities} == model.identities
         owned = [r for k in KEYS if model.row(k).state is OWNED for r in model.content(k) if r.kind == Kind.TIMER]
-        assert sorted(store.due_timers(100, 100)) == sorted(owned)
+        self.now_ms += self.model.lsn % 3 == 0
+        due = sorted(r for r in owned if r.due_ms <= self.now_ms)
+        assert sorted(store.due_timers(self.now_ms, 100)) == due
+        next_ms = store.next_due_ms()
+        assert all(next_ms <= r.due_ms for r in owned)
         sums = [h.digest for k, h in model.heads.items() if k in UES]
         expected = PartitionSum(len(sums), sum_digests(sums))
         assert store.partition_sum(b"u", b"v") == store.prove(b"u", b"v") == expected

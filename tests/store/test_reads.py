@@ -6,8 +6,8 @@ import pytest
 
 from outrider.core import limits
 from outrider.core.ids import partition_key
-from outrider.core.record import EMPTY_DIGEST, Change, Kind, Record, digest_of, outbox_id, sum_digests
-from outrider.store.port import BindIdentity, Done, PartitionSum, Replace, SetRow, SetValue, Work
+from outrider.core.record import EMPTY_DIGEST, NO_HEAD, Change, Head, Kind, Record, digest_of, outbox_id, sum_digests
+from outrider.store.port import BindIdentity, Done, Follow, PartitionSum, Replace, SetRow, SetValue, Take, Work
 
 
 def walk(store, start, stop, limit):
@@ -135,11 +135,45 @@ def test_due_timers_come_earliest_first_and_only_of_owned_keys(filled, make, com
     commit(filled, SetRow(partition_key(1), make.owned(1), make.foreign(2)))
     assert filled.due_timers(100, 100) == []
     assert filled.next_due_ms() is None
+    commit(filled, SetRow(partition_key(1), make.foreign(2), make.owned(3)))
+    assert [r.due_ms for r in filled.due_timers(100, 100)] == [3, 5, 7]
+    assert filled.next_due_ms() == 3
+
+
+def test_timers_of_others_do_not_stand_before_ones_own(store, make, commit):
+    """A copy's timers are overdue for as long as the link is down; they are looked at once."""
+    entries = [make.entry(make.ue(n), NO_HEAD, [], make.timer("t", n)) for n in range(50)]
+    commit(store, Follow(entries))
+    assert store.due_timers(100, 10) == []
+    assert store.next_due_ms() is None
+    late = make.ue(77)
+    commit(store, SetRow(late, make.FOREIGN_0, make.owned(1)))
+    commit(store, Work(late, 1, [make.timer("t", 90), make.timer("later", 190)]))
+    assert [r.key for r in store.due_timers(100, 10)] == [late]
+    assert store.next_due_ms() == 90
+    commit(store, Work(late, 1, [Change(Kind.TIMER, "nsmf-x", "t", None)]))
+    assert store.due_timers(100, 10) == []
+    assert store.next_due_ms() == 190
+    head = store.context(make.ue(7)).head
+    commit(store, Take(make.ue(7), make.FOREIGN_0, make.owned(2), head))
+    assert [r.key for r in store.due_timers(100, 10)] == [make.ue(7)]
+    total = store.partition_sum(b"u\0", b"u\1", [make.ue(7), late])
+    rows = store.own_rows(b"u", b"v")
+    star = partition_key(0)
+    assert rows.keys() == {make.ue(7), late}
+    commit(store, Take(star, make.FOREIGN_0, make.owned(2), Head(1, total.ues, total.digest)))
+    assert len(store.due_timers(100, 100)) == 50
 
 
 def test_a_timer_that_is_armed_again_is_due_once(home, make, commit):
     key = make.ue(1)
     commit(home, Work(key, 1, [make.timer("t", 5)]))
+    commit(home, Work(key, 1, [make.timer("t", 50)]))
+    assert home.due_timers(10, 10) == []
+    assert home.next_due_ms() == 50
+    commit(home, Work(key, 1, [make.timer("t", 7)]))
+    assert [r.due_ms for r in home.due_timers(10, 10)] == [7]
+    assert home.due_timers(6, 10) == []  # a clock that was set back
     commit(home, Work(key, 1, [make.timer("t", 50)]))
     assert home.due_timers(10, 10) == []
     assert home.next_due_ms() == 50

@@ -4,7 +4,7 @@ Open loop: when a request is due is decided before, and its latency counts from 
 for a moment is seen by every request that was due in that moment. A request is sent once and never again. The consumer
 knows its network only: it discovers the service there, with real tokens, and follows a redirect.
 
-Started with a JSON config file, it takes orders on stdin: `load`, `stop`, `read` (a sample, from any network) and `end`.
+Started with a JSON config file, it takes orders on stdin: `load`, `stop`, `read` (a sample, at either network), `end`.
 """
 
 import argparse
@@ -21,17 +21,15 @@ from typing import Any
 import msgspec
 import uvloop
 
-from outrider.bench.seed import NF, supi
+from outrider.bench.seed import ROOT, SESSION, supi
 from outrider.core.refusal import Refused
-from outrider.demo.access import Access, NetworkAt, Nf, NoProducer
+from outrider.demo.access import Access, NetworkAt, NoProducer
 from outrider.demo.orders import orders, say
 from outrider.sbi import headers
 from outrider.sbi.client import SbiClient, Unreachable
 from outrider.sbi.http import Response
 from outrider.sbi.tokens import TokenSource
 
-SESSION = Nf("SMF", NF, "bench")
-ROOT = f"/{NF}/v1/ue-sessions"
 IN_FLIGHT = 2_000
 """Requests open at a time; what is due beyond waits here, and its latency counts on."""
 
@@ -205,13 +203,11 @@ class History(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, path: Path) -> "History":
         """From the file that `Load` writes."""
-        columns = []
+        due_s, latency_ms, good = array("d"), array("d"), array("b")
         with path.open("rb") as file:
-            for kind in ("d", "d", "b"):
-                column = array(kind)
+            for column in (due_s, latency_ms, good):
                 column.fromfile(file, int.from_bytes(file.read(8), "little"))
-                columns.append(column)
-        return cls(*columns)
+        return cls(due_s, latency_ms, good)
 
     def between(self, from_s: float, to_s: float) -> tuple[list[float], int]:
         """Latencies of the requests that were due then and were served, and how many were not."""

@@ -1,5 +1,7 @@
 """What a run of `outrider bench relocation` found: figures, a table, and the bars of the design with PASS or MISS."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -184,7 +186,16 @@ def _latency(size: Size, phase: str) -> str:
     return "–" if q.p50 is None else f"{q.p50:.1f} / {q.p99:.1f} / {q.max:.0f}"
 
 
-_ROWS = [
+def _wait(size: Size, cause: str) -> str:
+    return "{p50:.1f} / {p99:.1f} / {max:.1f}".format(**size.waits[cause])
+
+
+def _process(size: Size, name: str) -> str:
+    use = size.used.get(name)
+    return "–" if use is None else f"{use.cpu_s:.1f} / {use.peak_rss_mb:.0f}"
+
+
+_ROWS: list[tuple[str, Callable[[Size], str]]] = [
     ("writes/s scheduled / served before", lambda s: f"{s.writes_per_s:,.0f} / {s.served_per_s:,.0f}"),
     ("state, MB", lambda s: f"{s.state_bytes / 1e6:,.1f}"),
     ("total from the command, s", lambda s: f"{s.total_s:.2f}"),
@@ -193,13 +204,10 @@ _ROWS = [
     ("  change of owner, s", lambda s: f"{s.relocate_s:.2f}"),
     ("contexts/s (copy and change of owner)", lambda s: f"{s.contexts_per_s:,.0f}"),
     ("bytes on the wire ÷ state", lambda s: f"{s.wire_share:.3f}"),
-    *(
-        (f"{cause}: p50 / p99 / max, ms", lambda s, c=cause: "{p50:.1f} / {p99:.1f} / {max:.1f}".format(**s.waits[c]))
-        for cause in ("held", "arrival")
-    ),
+    *((f"{cause}: p50 / p99 / max, ms", partial(_wait, cause=cause)) for cause in ("held", "arrival")),
     ("requests held", lambda s: f"{s.waits['held']['count']:.0f}"),
     *(
-        (f"latency {phase}: p50 / p99 / max, ms", lambda s, p=phase: _latency(s, p))
+        (f"latency {phase}: p50 / p99 / max, ms", partial(_latency, phase=phase))
         for phase in ("before", "copying", "relocating", "after")
     ),
     (
@@ -211,7 +219,7 @@ _ROWS = [
     *(
         (
             f"{name}: CPU s / peak MB",
-            lambda s, n=name: f"{s.used[n].cpu_s:.1f} / {s.used[n].peak_rss_mb:.0f}" if n in s.used else "–",
+            partial(_process, name=name),
         )
         for name in ("keeper A", "worker A", "node A", "node B", "keeper B", "worker B", "relay", "load")
     ),

@@ -21,6 +21,7 @@ import msgspec
 
 from outrider.core.ids import ue_key
 from outrider.core.record import Change, Kind
+from outrider.demo.access import Nf
 from outrider.protocol.ownership import Ownership
 from outrider.store.port import Done, Durability, Work
 from outrider.store.sqlite import SqliteStore
@@ -29,6 +30,8 @@ SERVICE = Path(__file__).parent / "service"
 """Folder of the service that is moved."""
 
 NF = "nsmf-benchcounter"
+SESSION = Nf("SMF", NF, "bench")
+ROOT = f"/{NF}/v1/ue-sessions"
 HOME_PREFIX = "99970"
 BATCH = 20_000
 """Units in one commit."""
@@ -39,6 +42,11 @@ _canonical = msgspec.json.Encoder(order="sorted")
 def supi(number: int) -> str:
     """The SUPI of a UE of the home PLMN 999-70."""
     return f"imsi-{HOME_PREFIX}{number:010}"
+
+
+def creation(number: int) -> dict[str, object]:
+    """The body of the request that would create the context of a UE."""
+    return {"supi": supi(number), "seed": number}
 
 
 def body(number: int) -> bytes:

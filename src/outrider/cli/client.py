@@ -60,6 +60,13 @@ class Operator:
             raise Refused(refusal_from(response, f"The node answered {response.status}."))
         return response.json() if response.body else None
 
+    async def content(self, path: str, *, headers: Sequence[tuple[str, str]] = ()) -> bytes:
+        """The body of an answer that is no JSON."""
+        response = await self._reach.request("GET", path, scope=path.split("/")[1], headers=headers)
+        if response.status >= 400 or not response.body:
+            raise Refused(refusal_from(response, f"The node answered {response.status}."))
+        return response.body
+
 
 def run(directory: Path, as_json: bool, do: Callable[[Operator], Awaitable[T]]) -> T:
     """Do something with the node of a folder, and end the command as `outcome` says if that fails."""

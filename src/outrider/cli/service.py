@@ -15,7 +15,9 @@ from outrider.cli.outcome import MISUSE, emit
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
 
-app = typer.Typer(no_args_is_help=True, help="Services: deploy one from its package, see what runs, remove it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Services: deploy one from its package, see what runs, save, restore, remove it."
+)
 
 Name = Annotated[str, typer.Argument(help="The service's name.", metavar="SERVICE")]
 
@@ -38,17 +40,17 @@ def deploy(
     """
 
     async def do(node: Operator) -> Any:
-        with _progress(f"sending {package.name}", package.stat().st_size, quiet=as_json) as advance:
-            digest = await _upload(node, package, advance)
+        with progress(f"sending {package.name}", package.stat().st_size, quiet=as_json) as advance:
+            digest = await upload(node, package, advance)
         onboarded = await node.ask("POST", f"{_ROOT}/packages", {"sha256": digest}, timeout_s=300)
         deployed = await node.ask("POST", f"{_ROOT}/deployments", {"packageDigest": onboarded["digest"]})
-        return await _settled(node, deployed) if wait else deployed
+        return await settled(node, deployed) if wait else deployed
 
     deployed = run(directory, as_json, do)
-    emit(deployed, _describe(deployed), as_json)
+    emit(deployed, describe(deployed), as_json)
 
 
-async def _upload(node: Operator, package: Path, advance: Callable[[int], None]) -> str:
+async def upload(node: Operator, package: Path, advance: Callable[[int], None]) -> str:
     """Send what the node does not have of an archive; the archive's SHA-256."""
     with package.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -66,7 +68,7 @@ async def _upload(node: Operator, package: Path, advance: Callable[[int], None])
     return digest
 
 
-async def _settled(node: Operator, deployed: Any) -> Any:
+async def settled(node: Operator, deployed: Any) -> Any:
     """The service once it runs; refused if it does not come up."""
     path = f"{_ROOT}/deployments/{deployed['service']}"
     while True:
@@ -104,7 +106,7 @@ def show(service: Name, directory: NetworkDir, as_json: AsJson = False) -> None:
     Example: outrider service show group-coordination --dir a
     """
     found = run(directory, as_json, lambda node: node.ask("GET", f"{_ROOT}/deployments/{service}"))
-    emit(found, _describe(found), as_json)
+    emit(found, describe(found), as_json)
 
 
 @app.command()
@@ -141,7 +143,7 @@ def remove(
 
 
 @contextmanager
-def _progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A bar on stderr, where somebody looks."""
     if quiet or not sys.stderr.isatty():
         yield lambda size: None
@@ -160,7 +162,8 @@ def _line(service: Any) -> str:
     return f"{service['service']} {service['version']} ({home}): {service['sentence']}"
 
 
-def _describe(service: Any) -> str:
+def describe(service: Any) -> str:
+    """A service for people."""
     lines = [_line(service), f"  package   {service['packageDigest']}"]
     for instance in service["instances"]:
         lines.append(f"  {instance['nfType']:<8}  {instance['nfService']}, NF instance {instance['nfInstanceId']}")

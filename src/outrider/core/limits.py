@@ -109,6 +109,9 @@ PACKAGE_RATIO = 100
 PACKAGE_PATH_BYTES = 240
 """Longest path in a package; leaves room for the folder that it is unpacked into."""
 
+IMAGE_BYTES = 64 * 1024 * 1024 * 1024
+"""Largest upload: the image of a service with ten million contexts; the disk's reserve bounds it before that."""
+
 PACKAGE_META_BYTES = 16 * 1024 * 1024
 """Largest manifest, SBOM or list of digests: these are parsed in memory, unlike code and wheels."""
 

@@ -46,6 +46,9 @@ READY_LIMIT_S = 40.0
 END_LIMIT_S = 60.0
 """The migration is over by then."""
 
+LATE_NOTIFICATION_S = 15.0
+"""A delivery that failed is tried again after up to 5 s; what has not come by then, three tries long, is lost."""
+
 LATE_S = 0.7
 """A fault of RELOCATING comes when the group has been on its way for so long."""
 
@@ -158,6 +161,7 @@ class _Journey:
         options = Options(theatre.service_dir, ues=UES, rate=RATE, track=track, seed=theatre.runs, series=theatre.runs)
         self._run = Run(options, stage, Screen(View(HOME, TARGET), Console(file=StringIO())), folder=folder)
         self._injected: list[asyncio.Task[None]] = []
+        self._seen = "before the migration"
 
     async def play(self) -> None:
         """Everything, to the verdict."""
@@ -181,7 +185,16 @@ class _Journey:
                 await clients.order("stop")
                 run.mark("end")
                 await clients.order("read")
-        self._note(await judge(run, allow_failed=True))
+            self._note(await self._judged())
+
+    async def _judged(self) -> Findings:
+        """The verdict, when the notifications that a fault has put off have come, or are too late."""
+        until_s = time.monotonic() + LATE_NOTIFICATION_S
+        while True:
+            findings = await judge(self._run, allow_failed=True)
+            if not findings.notifications_lost or time.monotonic() > until_s:
+                return findings
+            await asyncio.sleep(1.0)
 
     async def _travel(self, clients: Running) -> None:
         run, stage, outcome = self._run, self._stage, self._outcome
@@ -202,7 +215,7 @@ class _Journey:
             await asyncio.sleep(max(0.0, travel_s + self._home_s + 0.2 - time.monotonic()))
             await self._return()
             self._inject("RETURNING")
-            shown = await self._until({"RETIRED", "ABORTED"}, END_LIMIT_S)
+            shown = await self._until(set(), END_LIMIT_S)
         async with asyncio.timeout(END_LIMIT_S):
             await asyncio.gather(*self._injected)
         ending = shown.get("ending") or {}
@@ -236,12 +249,13 @@ class _Journey:
         while time.monotonic() < until_s:
             with contextlib.suppress(ProcessFailed, Refused):
                 shown = await self._stage.a.migration(self._run.migration_id)
+                self._seen = str(shown["phase"])
                 if shown["phase"] in phases or shown["over"]:
                     return shown
             await asyncio.sleep(0.03)
         raise ProcessFailed(
-            f"not {' or '.join(sorted(phases))} after {limit_s:g} s, but {shown['phase']}: {shown['sentence']} "
-            f"waiting for {shown.get('waitingFor')}; {shown.get('progress')}"
+            f"not {' or '.join(sorted(phases)) or 'over'} after {limit_s:g} s, but {shown['phase']}: "
+            f"{shown['sentence']} waiting for {shown.get('waitingFor')}; {shown.get('progress')}"
         )
 
     def _inject(self, phase: str) -> None:
@@ -251,7 +265,9 @@ class _Journey:
 
     async def _one(self, fault: Fault) -> None:
         try:
-            self._outcome.fired.append(await inject(fault, self._stage, self._sink, self._service))
+            seen = self._seen
+            proof = await inject(fault, self._stage, self._sink, self._service)
+            self._outcome.fired.append(f"{proof} ({seen if fault.kind != 'fail-point' else self._seen})")
         except NotFired as error:
             self._outcome.reasons.append(f"NOT FIRED: {error}")
         except (ProcessFailed, OSError) as error:

@@ -95,6 +95,13 @@ class Actor:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def came_with_partition(self) -> None:
+        """The key has come with its `*p`, which proves that an own grant without an answer had been taken."""
+        self._cancel("resend")
+        self._given = []
+        self.queue.extendleft(reversed(self.host.forwards.take_back(self.key)))
+        self.wake()
+
     def delivery_ended(self) -> None:
         """An outbox delivery is over; the last one lets a held key go."""
         self.deliveries -= 1
@@ -162,7 +169,16 @@ class Actor:
             outcome = await self.host.committer.submit(self._give_operation(before, after))
             reach("grant-durable")
             return outcome
+        if isinstance(event, ownership.Grant | ownership.Recall):
+            return await self.host.committer.submit(self._refuse_operation(before, after, event))
         return await self.host.committer.submit(SetRow(self.key, before, after))
+
+    def _refuse_operation(self, before: Row, after: Row, event: ownership.Grant | ownership.Recall) -> SetRow:
+        return SetRow(self.key, before, after)
+
+    def _excepted(self) -> list[bytes]:
+        """The UEs that a message about this key does not speak of; there are some only for `*p`."""
+        return []
 
     def _give_operation(self, before: Row, after: Row) -> SetRow:
         return SetRow(self.key, before, after)
@@ -204,7 +220,8 @@ class Actor:
                 reach("grant-sent")
                 self._resend_later()
             case ownership.SendRecall(peer, x):
-                host.send(peer, messages.Recall(row.mig or "", self.key, x))
+                mig = row.mig or ""
+                host.send(peer, messages.Recall(mig, self.key, x, host.store_of(peer, mig), self._excepted()))
                 self._resend_later()
             case ownership.SendAccepted(peer, x, epoch, owner):
                 host.grants.done(self.key, x)

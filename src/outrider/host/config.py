@@ -4,6 +4,9 @@ from pathlib import Path
 
 import msgspec
 
+STORE_FILE = "contexts.db"
+"""The context store, in the data directory."""
+
 
 class KeeperConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One service at one network.

@@ -14,6 +14,7 @@ SAME or DELTA certainly suffices.
 
 import asyncio
 import functools
+from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -24,7 +25,7 @@ from outrider.core.record import LogEntry
 from outrider.host.failpoints import reach
 from outrider.host.lanes import Lane
 from outrider.protocol import messages
-from outrider.store.port import Chunk, ContextStore, SetValue
+from outrider.store.port import Chunk, ContextStore, PartitionSum, SetValue
 
 if TYPE_CHECKING:
     from outrider.host.host import Host
@@ -41,36 +42,61 @@ def _chunk(start: bytes, stop: bytes, store: ContextStore) -> Chunk:
     return store.chunk(start, stop, limits.CHUNK_RECORDS)
 
 
+def _sum(start: bytes, stop: bytes, without: list[bytes], store: ContextStore) -> PartitionSum:
+    return store.partition_sum(start, stop, without)
+
+
 class Pending:
-    """Entries of this host's log that a follower may not have durably, by key."""
+    """Entries of this host's log that a follower may not have durably, by key and partition."""
 
     def __init__(self, host: "Host", after_lsn: int) -> None:
         self._host = host
         self.acked_lsn = after_lsn
         self.read_lsn = after_lsn
-        self.by_key: dict[bytes, list[LogEntry]] = {}
+        self._order: deque[tuple[int, bytes]] = deque()
+        self._parts: dict[bytes, dict[bytes, deque[LogEntry]]] = {}
 
     def read(self, limit: int = limits.LOG_BATCH) -> list[LogEntry]:
         """The next entries of the log."""
         self.read_lsn = max(self.read_lsn, self.acked_lsn)
-        entries = self._host.store.log(self.read_lsn, limit)
+        return self._took(self._host.store.log(self.read_lsn, limit))
+
+    async def read_aside(self, limit: int = limits.LOG_BATCH) -> list[LogEntry]:
+        """As `read`, in a thread: the event loop does not wait for a bulk read that is under way."""
+        self.read_lsn = after = max(self.read_lsn, self.acked_lsn)
+        if self._host.store.last_lsn() <= after:
+            return []
+        entries = await self._host.reading(lambda store: store.log(after, limit))
+        return self._took([e for e in entries if e.lsn > self.read_lsn])  # others may have been read meanwhile
+
+    def _took(self, entries: list[LogEntry]) -> list[LogEntry]:
         for entry in entries:
-            self.by_key.setdefault(entry.key, []).append(entry)
+            self._order.append((entry.lsn, entry.key))
+            self._parts.setdefault(entry.key[:2], {}).setdefault(entry.key, deque()).append(entry)
         if entries:
             self.read_lsn = entries[-1].lsn
         return entries
 
+    def of(self, key: bytes) -> list[LogEntry]:
+        """The entries of a key, in order."""
+        return list(self._parts.get(key[:2], {}).get(key, ()))
+
+    def within(self, start: bytes, stop: bytes) -> list[LogEntry]:
+        """The entries of a range of keys, in log order."""
+        parts = [keys for part, keys in self._parts.items() if start[:2] <= part < stop or part == stop[:2]]
+        found = [e for keys in parts for key, entries in keys.items() if start <= key < stop for e in entries]
+        return sorted(found, key=lambda e: e.lsn)
+
     def acked(self, lsn: int) -> None:
         """The follower has everything up to here durably."""
-        if lsn <= self.acked_lsn:
-            return
-        self.acked_lsn = lsn
-        for key in [k for k, entries in self.by_key.items() if entries[0].lsn <= lsn]:
-            left = [e for e in self.by_key[key] if e.lsn > lsn]
-            if left:
-                self.by_key[key] = left
-            else:
-                del self.by_key[key]
+        self.acked_lsn = max(self.acked_lsn, lsn)
+        while self._order and self._order[0][0] <= lsn:
+            _, key = self._order.popleft()
+            part = self._parts[key[:2]]
+            entries = part[key]
+            entries.popleft()
+            if not entries:
+                del part[key]
 
     @property
     def lag(self) -> int:
@@ -93,6 +119,7 @@ class Copy:
         self.marks_wrong = 0
         self.pending = Pending(host, host.store.last_lsn())
         self.unsent: list[LogEntry] = []
+        self._reading = asyncio.Lock()
         self._cursor = b""
         self._numbers: dict[int, int] = {}
         self._taken_lsn = 0
@@ -112,25 +139,29 @@ class Copy:
         """Which entries of a key the target may not have durably."""
         if not self.durable:
             return "unknown", []
-        self._drain()
-        entries = self.pending.by_key.get(key, [])
+        while entries := self.pending.read():
+            self.unsent += entries
+        entries = self.pending.of(key)
         return ("delta" if entries else "same"), entries
 
-    def lag_of_range(self, start: bytes, stop: bytes) -> list[LogEntry] | None:
+    async def lag_of_range(self, start: bytes, stop: bytes) -> list[LogEntry] | None:
         """As `lag_of`, for a range of keys, in log order; None if the copy is not durable."""
         if not self.durable:
             return None
-        self._drain()
-        found = [e for k, entries in self.pending.by_key.items() if start <= k < stop for e in entries]
-        return sorted(found, key=lambda e: e.lsn)
+        await self._drain()
+        return self.pending.within(start, stop)
 
     async def again(self, start: bytes, stop: bytes) -> None:
         """Send a range once more, and wait until the target has it."""
         await self.lane.taken(await self._chunks(start, stop))
 
-    def _drain(self) -> None:
-        while entries := self.pending.read():
-            self.unsent += entries
+    async def _drain(self) -> None:
+        """Read the log up to what is durable now."""
+        until = self._host.store.last_lsn()
+        async with self._reading:
+            while (pending := self.pending).read_lsn < until and (entries := await pending.read_aside()):
+                if pending is self.pending:  # else the copy has begun anew meanwhile
+                    self.unsent += entries
 
     # ------------------------------------------------------------------------------------- the stream
 
@@ -196,23 +227,22 @@ class Copy:
 
     async def _follow(self) -> None:
         """Send what the log has got, for UEs already sent; what is not sent yet comes with its chunk."""
-        self._drain()
+        await self._drain()
         while self.unsent:
             batch, self.unsent = self.unsent[: limits.LOG_BATCH], self.unsent[limits.LOG_BATCH :]
             lsn = batch[-1].lsn
             sent = [e for e in batch if e.key < self._cursor]
             await self.lane.room()
             self._numbers[self.lane.send(messages.Log(self.migration_id, self.gen, lsn, sent))] = lsn
-            self._drain()
+            await self._drain()
 
     async def _mark(self) -> None:
         """Let the target compare, partition by partition."""
         for partition in range(PARTITIONS):
             start, stop = partition_range(partition)
             without = list(self._host.store.own_rows(start, stop))
-            total = self._host.store.partition_sum(start, stop, without)
-            lag = self.lag_of_range(start, stop)
-            if lag:
+            total = await self._host.reading(functools.partial(_sum, start, stop, without))
+            if await self.lag_of_range(start, stop):
                 continue  # written to just now; the grant's own digest proves it
             self.lane.send(messages.Mark(self.migration_id, self.gen, start, stop, total.ues, total.digest, without))
             await self._follow()
@@ -259,15 +289,15 @@ class Shadow:
         """Which entries of a key home may not have durably."""
         while self.pending.read():
             pass
-        entries = self.pending.by_key.get(key, [])
+        entries = self.pending.of(key)
         return ("delta" if entries else "same"), entries
 
-    def lag_of_range(self, start: bytes, stop: bytes) -> list[LogEntry]:
+    async def lag_of_range(self, start: bytes, stop: bytes) -> list[LogEntry]:
         """As `lag_of`, for a range of keys, in log order."""
-        while self.pending.read():
+        until = self._host.store.last_lsn()
+        while self.pending.read_lsn < until and await self.pending.read_aside():
             pass
-        found = [e for k, entries in self.pending.by_key.items() if start <= k < stop for e in entries]
-        return sorted(found, key=lambda e: e.lsn)
+        return self.pending.within(start, stop)
 
     def acked(self, message: messages.ShadowAck) -> None:
         """Home has the log up to there; what it needs whole is sent whole."""
@@ -339,10 +369,10 @@ class Followers:
         follower = self._of(peer)
         return ("unknown", []) if follower is None else follower.lag_of(key)
 
-    def lag_of_range(self, peer: str, start: bytes, stop: bytes) -> list[LogEntry] | None:
+    async def lag_of_range(self, peer: str, start: bytes, stop: bytes) -> list[LogEntry] | None:
         """As `lag_of`, for a range of keys; None: unknown."""
         follower = self._of(peer)
-        return None if follower is None else follower.lag_of_range(start, stop)
+        return None if follower is None else await follower.lag_of_range(start, stop)
 
     async def copy_again(self, peer: str, start: bytes, stop: bytes) -> None:
         """Send a range to a target once more."""

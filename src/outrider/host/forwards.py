@@ -47,6 +47,9 @@ class Forwards:
         if peer == self._host.me or not self._host.has_lane(peer):
             answers.give(job, answers.timed_out() if job.sent else answers.busy(f"no way to {peer}"))
             return
+        if job.waited == "held":  # from here on it is a forwarded request like any other
+            self._host.waits.note("held", (self._host.now_s() - job.arrived_s) * 1000)
+            job.waited = ""
         fwd_id = self.enter(job, key, peer)
         remaining_ms = int((job.deadline_s - self._host.now_s()) * 1000)
         job.seen_epoch = max(job.seen_epoch, epoch)

@@ -23,6 +23,7 @@ class Grants:
         self._host = host
         self.pending: dict[tuple[bytes, int], messages.Grant] = {}
         """Grants received and not decided yet, by key and epoch."""
+        self._recalled: dict[tuple[bytes, int], list[bytes]] = {}
         self.sent_bodies = {"full": 0, "delta": 0, "same": 0}
 
     def send(self, actor: "Actor", peer: str, x: int, mig: str, held: list[tuple[int, Job]], *, full: bool) -> None:
@@ -48,7 +49,7 @@ class Grants:
                 mig=mig,
                 key=actor.key,
                 x=x,
-                to_store=host.peer_store(peer),
+                to_store=host.store_of(peer, mig),
                 head=context.head,
                 body=body,
                 records=context.records if body == "full" else [],
@@ -57,6 +58,17 @@ class Grants:
                 identity=host.store.identity_of(actor.key),
             ),
         )
+
+    def recalled(self, peer: str, recall: messages.Recall) -> None:
+        """A recall has come: keep what it does not speak of, and tell the key's actor."""
+        self._recalled[recall.key, recall.x] = recall.excepted
+        here = recall.to_store in ("", self._host.store.identity.store_id)
+        self._host.actor(recall.key).event(ownership.Recall(peer, recall.x, recall.mig, here))
+
+    def excepted(self, key: bytes, x: int) -> list[bytes]:
+        """The UEs that the grant or recall of a `*p` does not speak of."""
+        grant = self.pending.get((key, x))
+        return grant.excepted if grant is not None else self._recalled.get((key, x), [])
 
     def received(self, peer: str, grant: messages.Grant) -> None:
         """A grant has come: keep it and tell the key's actor."""
@@ -84,3 +96,4 @@ class Grants:
     def done(self, key: bytes, x: int) -> None:
         """The grant is decided."""
         self.pending.pop((key, x), None)
+        self._recalled.pop((key, x), None)

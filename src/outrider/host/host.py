@@ -112,7 +112,7 @@ class Host:
             self.followers.start_shadow()
         for key, row in self.store.own_rows(b"", b"\xff").items():
             if row.state is Ownership.GRANTED and row.peer is not None:
-                self._open(row.peer, None)
+                self._open(row.peer, self.store_of(row.peer, row.mig or "") or None)
                 aborted = row.mig is None or self.migrations.aborted(row.mig)
                 self.actor(key).event(ownership.Resend(aborted))
         self.timers.start()
@@ -342,6 +342,11 @@ class Host:
         lane = self._lanes.get(peer)
         return (lane.peer_store if lane is not None else None) or ""
 
+    def store_of(self, peer: str, mig: str) -> str:
+        """The peer's store that a migration is with, pinned at its start: a reborn one must not take its grants."""
+        migration = self.migrations.get(mig)
+        return (migration.peer_store_id if migration is not None else None) or self.peer_store(peer)
+
     def send(self, peer: str, message: messages.LaneMessage) -> None:
         """Send a message to a peer's keeper, in order."""
         lane = self._lanes.get(peer)
@@ -441,24 +446,28 @@ class Host:
             case messages.Want():
                 self._on_want(peer, m)
             case messages.Grant(key=key) if key[:1] == b"p":
-                await stars.received(self, peer, m)
+                # A task, so that nothing waits for its commit: what is forwarded behind it waits for the grant itself.
+                self.keep(asyncio.create_task(stars.received(self, peer, m)))
             case messages.Grant():
                 self.grants.received(peer, m)
             case messages.Need(key, x):
-                self.actor(key).event(ownership.Need(peer, x))
+                if self._stands_alone(key):
+                    self.actor(key).event(ownership.Need(peer, x))
             case messages.Accepted(key, x, epoch, owner):
                 self.note_route(key, epoch, owner)
-                self.actor(key).event(ownership.Accepted(peer, x))
+                if self._stands_alone(key):
+                    self.actor(key).event(ownership.Accepted(peer, x))
             case messages.Refused(key, x, cause):
-                self.actor(key).event(ownership.Refused(peer, x, cause))
-            case messages.Recall(mig, key, x):
-                self.actor(key).event(ownership.Recall(peer, x, mig))
+                if self._stands_alone(key):
+                    self.actor(key).event(ownership.Refused(peer, x, cause))
+            case messages.Recall():
+                self.grants.recalled(peer, m)
             case messages.NotOwner():
                 self._on_not_owner(peer, m)
             case messages.Forward():
                 self._on_forward(peer, m)
             case messages.Answered():
-                if m.key is not None and m.epoch and self.store.row(m.key).state is Ownership.GRANTED:
+                if m.key is not None and m.epoch and self._in_doubt_alone(m.key):
                     self.actor(m.key).event(ownership.Accepted(peer, m.epoch))
                 self.forwards.answered(peer, m)
             case messages.Shadow(lsn, entries):
@@ -469,6 +478,15 @@ class Host:
             case messages.ShadowFull(key, head, records):
                 whole = Replace(key, key + b"\x00", [(key, head.epoch, head.n, head.digest)], records)
                 self.keep(asyncio.create_task(self._submit(whole)))
+
+    def _stands_alone(self, key: bytes) -> bool:
+        """Whether the key has a row of its own. An answer about a UE that follows a granted `*p` is about no grant of
+        that UE: taking it for one would let this network decide about `*p` by itself."""
+        return key in self.store.own_rows(key, key + b"\x00")
+
+    def _in_doubt_alone(self, key: bytes) -> bool:
+        own = self.store.own_rows(key, key + b"\x00").get(key)
+        return own is not None and own.state is Ownership.GRANTED
 
     async def _submit(self, operation: Any) -> None:
         await self.committer.submit(operation)

@@ -48,7 +48,7 @@ async def run(config: configs.KeeperConfig) -> int:
     manifest = msgspec.json.decode((Path(config.package_dir) / "manifest.json").read_bytes(), type=Manifest)
     config.data.mkdir(parents=True, exist_ok=True)
     digest_key = bytes.fromhex(config.digest_key) if config.digest_key else None
-    store = SqliteStore.open(config.data / "contexts.db", digest_key=digest_key)
+    store = SqliteStore.open(config.data / configs.STORE_FILE, digest_key=digest_key)
     committer = GroupCommitter(store, on_fault=lambda fault: on_fault(str(fault)))
     await first_rows(store, committer, config)
     worker = Worker(

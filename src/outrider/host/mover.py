@@ -8,6 +8,7 @@ write to it are served by the peer.
 
 import asyncio
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,11 +18,20 @@ from outrider.core.ids import PARTITIONS, partition_key, partition_range
 from outrider.host.migrations import HostMigration
 from outrider.protocol import ownership
 from outrider.protocol.ownership import Ownership
+from outrider.store.port import ContextStore
 
 if TYPE_CHECKING:
     from outrider.host.host import Host
 
 log = structlog.get_logger()
+
+
+_COUNT_EVERY_S = 0.5
+
+
+def _count(store: ContextStore) -> dict[int, int]:
+    """How many UEs each partition has a copy of here."""
+    return {p: store.partition_sum(*partition_range(p)).ues for p in range(PARTITIONS)}
 
 
 class Mover:
@@ -33,7 +43,9 @@ class Mover:
         self._moved: dict[bytes, asyncio.Event] = {}
         self._settled: set[str] = set()
         self._members: dict[bytes, dict[bytes, str]] = {}
-        self._counts: tuple[float, dict[str, int]] = (0.0, {})
+        self._counts: dict[int, int] = {}
+        self._counted_s = 0.0
+        self._counting_s = 0.0
 
     def start(self, m: HostMigration) -> None:
         """Begin to give keys away for a migration that is relocating."""
@@ -84,20 +96,23 @@ class Mover:
         return "UEs to arrive at the target" if m.sweep == "arrived" else "the sweep to end"
 
     async def counts(self, m: HostMigration) -> dict[str, int]:
-        """How many UEs are served here, at the peer, or in doubt; at most a fifth of a second old."""
-        now_s = time.monotonic()
-        if now_s - self._counts[0] > 0.2 or not self._counts[1]:
-            self._counts = (now_s, await self._count(m.peer))
-        return self._counts[1]
+        """How many UEs are served here, at the peer, or in doubt.
 
-    async def _count(self, peer: str) -> dict[str, int]:
-        host = self._host
+        Who owns what is as of now. How many UEs a partition has is counted at most a twentieth of the time, because
+        every progress report asks for it and a million heads take a while.
+        """
+        host, peer = self._host, m.peer
+        begun_s = time.monotonic()
+        if not self._counts or begun_s - self._counted_s > max(_COUNT_EVERY_S, 20 * self._counting_s):
+            self._counted_s = begun_s
+            self._counts = await host.reading(_count)
+            self._counting_s = time.monotonic() - begun_s
         rows = host.store.own_rows(b"u", b"v")
+        apart = Counter(key[1] for key in rows)
         stars = {p: host.store.row(partition_key(p)) for p in range(PARTITIONS)}
-        per_star = await host.reading(lambda r: [r.partition_sum(*partition_range(p)).ues for p in range(PARTITIONS)])
         own = moved = doubt = 0
         for p, star in stars.items():
-            following = per_star[p] - sum(1 for k in rows if k[1] == p)
+            following = max(0, self._counts.get(p, 0) - apart[p])
             if star.state is Ownership.OWNED:
                 own += following
             elif star.state is Ownership.GRANTED:
@@ -120,6 +135,7 @@ class Mover:
             await asyncio.sleep(0.05)
         if m.sweep == "all":
             await self._sweep(m)
+            self._counted_s = 0.0
             self._settled.add(m.migration_id)
             log.info("sweep.settled", migration=m.migration_id)
             return

@@ -17,7 +17,7 @@ from outrider.core.record import Head
 from outrider.host.actor import Actor
 from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Row
-from outrider.protocol.partition import Fold, fold, unfold
+from outrider.protocol.partition import Fold, fold, set_apart, unfold
 from outrider.store.port import Follow, SetRow, Take
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class StarActor(Actor):
     """The actor of a `*p`: the same protocol, other content."""
 
     _fold: Fold | None = None
+    _dropped: frozenset[bytes] = frozenset()
 
     @property
     def partition(self) -> int:
@@ -122,7 +123,14 @@ class StarActor(Actor):
         rows = self.host.store.own_rows(*partition_range(self.partition))
         change = unfold(event.x, before, rows, grant.excepted)
         assert not isinstance(change, bytes)
+        self._dropped = change.dropped
         return Take(self.key, before, after, grant.head, drop=change.dropped, keep=change.kept)
+
+    def _refuse_operation(self, before: Row, after: Row, event: ownership.Grant | ownership.Recall) -> SetRow:
+        """A refusal decides about `*p` too: the UEs that the grant did not speak of keep what was effective."""
+        rows = self.host.store.own_rows(*partition_range(self.partition))
+        apart = set_apart(before, rows, self.host.grants.excepted(self.key, event.x))
+        return SetRow(self.key, before, after, keep=apart)
 
     def _released(self, row: Row) -> None:
         super()._released(row)
@@ -130,18 +138,25 @@ class StarActor(Actor):
         self.host.wake_partition(self.partition)
 
     def _installed(self) -> None:
+        for key in self._dropped:
+            actor = self.host.actors.get(key)
+            if actor is not None:
+                actor.came_with_partition()
         self.host.partition_arrived(self.partition)
 
     def _hand_over(self, peer: str, row: Row) -> None:
         """Nothing rides in the grant of a partition: what waits is forwarded behind it, in order."""
 
+    def _excepted(self) -> list[bytes]:
+        return list(self.host.store.own_rows(*partition_range(self.partition)))
+
     async def _send_grant(self, peer: str, x: int, mig: str, *, full: bool) -> None:
         """Send GRANT(x) of the partition: entries that the peer may not have yet, and Σ of what it must hold then."""
         host = self.host
         start, stop = partition_range(self.partition)
-        excepted = list(host.store.own_rows(start, stop))
-        total = host.store.partition_sum(start, stop, excepted)
-        entries = host.followers.lag_of_range(peer, start, stop)
+        excepted = self._excepted()
+        total = await host.reading(lambda store: store.partition_sum(start, stop, excepted))
+        entries = await host.followers.lag_of_range(peer, start, stop)
         if full or entries is None:
             await host.followers.copy_again(peer, start, stop)
             entries = []
@@ -149,7 +164,7 @@ class StarActor(Actor):
             mig=mig,
             key=self.key,
             x=x,
-            to_store=host.peer_store(peer),
+            to_store=host.store_of(peer, mig),
             head=Head(x, total.ues, total.digest),
             body="delta" if entries else "same",
             entries=entries,

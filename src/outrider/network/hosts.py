@@ -11,6 +11,7 @@ process), `data/` (the context store; the keeper's own).
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -23,10 +24,13 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec
-from outrider.host.config import KeeperConfig
+from outrider.host.config import STORE_FILE, KeeperConfig
 from outrider.network.files import PRIVATE, write_atomic
 from outrider.network.processes import end_child, end_leftover, mark
+from outrider.store.files import sync
+from outrider.store.image import StoreFacts, save
 
 READY_LIMIT_S = 60.0
 """A keeper says that it is ready by then; opening a store of a million contexts takes a few seconds."""
@@ -150,6 +154,30 @@ class NodeHosts:
         if _SERVICE.match(service):
             await asyncio.to_thread(shutil.rmtree, self._dir / service, ignore_errors=True)
             (self._log_dir / f"keeper-{service}.log").unlink(missing_ok=True)
+
+    async def save(self, service: str, into: Path) -> StoreFacts:
+        """Copy the store of a host, which runs on, into a file."""
+        return await asyncio.to_thread(save, self._store(service), into)
+
+    async def restore(self, service: str, store: Path) -> None:
+        """Move a store to where a host that is started next finds it."""
+        async with self._locks.setdefault(service, asyncio.Lock()):
+            if service in self._running or not _SERVICE.match(service):
+                sentence = f"A host of {service} runs."
+                raise Refused(Refusal("SERVICE_EXISTS", sentence, {"service": service}, status=409))
+            await self._end_leftover(self._dir / service, service)
+
+            def place() -> None:
+                target = self._store(service)
+                shutil.rmtree(target.parent, ignore_errors=True)  # what a restoration that crashed has left
+                target.parent.mkdir(parents=True)
+                os.replace(store, target)
+                sync(target.parent)
+
+            await asyncio.to_thread(place)
+
+    def _store(self, service: str) -> Path:
+        return self._dir / service / "data" / STORE_FILE
 
     async def close(self) -> None:
         """End every keeper, all at once; their files stay."""

@@ -100,8 +100,8 @@ SAFE_ALONE = {
         Twin("drain-only", "§4.1", broken.DrainOnly, Bounds(epochs=4, writes=2, units=True), ""),
         Twin("commit-check-only", "§3.1", broken.CommitCheckOnly, Bounds(epochs=4, writes=2, units=True), ""),
         Twin("answers-of-anybody", "§3.7", broken.AnswersOfAnybody, _ONE, ""),
-        Twin("log-follows-anything", "§7", broken.LogFollowsAnything, Bounds(epochs=4, writes=2, stream=True), ""),
-        Twin("unfold-unchecked", "§1", broken.UnfoldUnchecked, _STAR, ""),
+        Twin("log-follows-anything", "§7", broken.LogFollowsAnything, Bounds(epochs=3, writes=2, stream=True), ""),
+        Twin("unfold-unchecked", "§1", broken.UnfoldUnchecked, Bounds(star=True, epochs=3, writes=1), ""),
     )
 }
 """Nothing is found, in the whole world: another rule covers them."""

@@ -26,7 +26,7 @@ WORLDS = {
     "star-units": Bounds(star=True, epochs=3, writes=1, units=True, forget=True),
     "star-three": Bounds(networks=3, star=True, epochs=4, writes=0, forget=True),
     "star-two-ues": Bounds(ues=2, star=True, epochs=3, writes=1, forget=True),
-    "star-all": Bounds(networks=3, ues=2, star=True, epochs=3, writes=0, forget=True, recalls=False),
+    "star-all": Bounds(networks=3, ues=2, star=True, epochs=3, writes=0, forget=True, recalls=False, refusals=False),
 }
 """Searched to their end in CI, in about a minute on one slow core."""
 

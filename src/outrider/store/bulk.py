@@ -6,7 +6,8 @@ at every row, and is fifty times slower.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, pairwise
 from struct import unpack
 from typing import Any
 
@@ -17,6 +18,10 @@ from outrider.store.content import HeadRow
 from outrider.store.port import PartitionSum
 from outrider.store.schema import LARGE_READ_BYTES
 
+_EXTENT = (
+    "SELECT count(*), sum(length(body)), min(k), max(k) "
+    "FROM (SELECT k, body FROM rec WHERE k >= ? AND k < ? ORDER BY k, kind, nf, id LIMIT ?)"
+)
 _LENGTHS = (
     "SELECT CAST(group_concat(k, '') AS BLOB), json_group_array(length(k)), json_group_array(length(body)) "
     "FROM (SELECT k, body FROM rec WHERE k >= ? AND k < ? ORDER BY k, kind, nf, id LIMIT ?)"
@@ -42,6 +47,9 @@ _LOG = (
     "FROM (SELECT * FROM log WHERE lsn > ? AND lsn <= ? ORDER BY lsn)"
 )
 
+_record = partial(tuple.__new__, Record)
+"""`Record._make` without its frame in Python: a third of the time."""
+
 _integers = msgspec.json.Decoder(list[int])
 _integers_or_none = msgspec.json.Decoder(list[int | None])
 _strings = msgspec.json.Decoder(list[str])
@@ -66,15 +74,14 @@ class Bulk:
 
     def end_of_chunk(self, start: bytes, stop: bytes, limit: int) -> bytes:
         """Where about `limit` records or `LARGE_READ_BYTES` end, after a whole UE."""
-        joined, key_lengths, body_lengths = self._rows(_LENGTHS, (start, stop, limit + 1))[0]
-        keys = _cut(joined, key_lengths)
-        fit = bisect_left(list(accumulate(_integers.decode(body_lengths))), LARGE_READ_BYTES)
-        last = min(limit, fit)
-        if last >= len(keys):
+        count, size, first, last = self._rows(_EXTENT, (start, stop, limit + 1))[0]
+        if (size or 0) > LARGE_READ_BYTES:
+            joined, key_lengths, body_lengths = self._rows(_LENGTHS, (start, stop, limit + 1))[0]
+            fit = bisect_left(list(accumulate(_integers.decode(body_lengths))), LARGE_READ_BYTES)
+            last = _cut(joined, key_lengths)[min(limit, fit)]
+        elif count <= limit:
             return stop
-        if keys[last] != keys[0]:
-            return keys[last]
-        return min(keys[0] + b"\0", stop)
+        return last if last != first else min(first + b"\0", stop)
 
     def heads(self, start: bytes, stop: bytes, limit: int = -1) -> list[HeadRow]:
         """The heads of a range, or the first so many."""
@@ -86,18 +93,16 @@ class Bulk:
     def records(self, start: bytes, stop: bytes) -> list[Record]:
         """The records of a range."""
         keys, key_lengths, kinds, nfs, ids, bodies, body_lengths, versions, due = self._rows(_RECORDS, (start, stop))[0]
-        return list(
-            map(
-                Record,
-                _cut(keys, key_lengths),
-                _integers.decode(kinds),
-                _strings.decode(nfs),
-                _strings.decode(ids),
-                _cut(bodies, body_lengths),
-                _integers.decode(versions),
-                _integers_or_none.decode(due),
-            )
+        columns = (
+            _cut(keys, key_lengths),
+            _integers.decode(kinds),
+            _strings.decode(nfs),
+            _strings.decode(ids),
+            _cut(bodies, body_lengths),
+            _integers.decode(versions),
+            _integers_or_none.decode(due),
         )
+        return list(map(_record, zip(*columns, strict=True)))
 
     def log(self, after_lsn: int, limit: int) -> list[LogEntry]:
         """The entries after an lsn, at most `limit` or about `LARGE_READ_BYTES`."""
@@ -127,9 +132,6 @@ class Bulk:
 
 def _cut(joined: bytes | None, lengths: str) -> list[bytes]:
     """The pieces that were joined."""
-    pieces = []
-    at = 0
-    for length in _integers.decode(lengths):
-        pieces.append((joined or b"")[at : at + length])
-        at += length
-    return pieces
+    ends = list(accumulate(_integers.decode(lengths), initial=0))
+    whole = joined or b""
+    return [whole[at:end] for at, end in pairwise(ends)]

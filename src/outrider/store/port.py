@@ -329,10 +329,10 @@ class ContextStore(Protocol):
         """As `partition_sum`, but computed anew from the records: a sum equal to the source's proves the copy."""
 
     def due_timers(self, through_ms: int, limit: int) -> list[Record]:
-        """Armed timers of keys owned here that are due by then, earliest first."""
+        """Armed timers of keys owned here that are due by then, earliest first; again, until they are not any more."""
 
     def next_due_ms(self) -> int | None:
-        """When the earliest armed timer of a key owned here is due; None if none is armed."""
+        """A time before which `due_timers` will not find one more; None if there is none to come."""
 
     def outbox_keys(self) -> list[bytes]:
         """Keys owned here with an undelivered outbox entry."""

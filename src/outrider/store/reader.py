@@ -18,6 +18,7 @@ from outrider.store.content import HeadRow
 from outrider.store.faults import OnFault, fault
 from outrider.store.port import Chunk, Context, PartitionSum
 from outrider.store.schema import REC_COLUMNS, ROW_COLUMNS, connect, effective, row_of, state_of
+from outrider.store.timers import DueTimers
 
 _ROW = f"SELECT 0, {ROW_COLUMNS} FROM row WHERE k = ?1 UNION ALL SELECT 1, {ROW_COLUMNS} FROM row WHERE k = ?2"
 _CONTEXT = (
@@ -75,6 +76,7 @@ class Reader:
         self._point = _Reading(path, on_fault)
         self._bulk = _Reading(path, on_fault)
         self._many = Bulk(self._bulk.rows)
+        self.timers = DueTimers(self._point.rows)
 
     def pause(self) -> "_Paused":
         """With both connections closed, and readers waiting, until the block ends: for exchanging the file."""
@@ -149,17 +151,11 @@ class Reader:
 
     def due_timers(self, through_ms: int, limit: int) -> list[Record]:
         """See `ContextStore.due_timers`."""
-        sql = (
-            f"SELECT {REC_COLUMNS} FROM rec INDEXED BY timer "
-            f"WHERE due_ms IS NOT NULL AND due_ms <= ? AND {_OWNED} ORDER BY due_ms LIMIT ?"
-        )
-        return list(map(Record._make, self._point.rows(sql, (through_ms, limit))))
+        return self.timers.due(through_ms, limit)
 
     def next_due_ms(self) -> int | None:
         """See `ContextStore.next_due_ms`."""
-        sql = f"SELECT due_ms FROM rec INDEXED BY timer WHERE due_ms IS NOT NULL AND {_OWNED} ORDER BY due_ms LIMIT 1"
-        rows = self._point.rows(sql)
-        return rows[0][0] if rows else None
+        return self.timers.next_ms()
 
     def outbox_keys(self) -> list[bytes]:
         """See `ContextStore.outbox_keys`."""

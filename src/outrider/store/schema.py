@@ -48,6 +48,7 @@ CREATE TABLE head (
   k BLOB PRIMARY KEY, epoch INTEGER NOT NULL, n INTEGER NOT NULL, digest BLOB NOT NULL CHECK (length(digest) = 16)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX timer ON rec (due_ms) WHERE due_ms IS NOT NULL;
+CREATE INDEX timer_of ON rec (k, due_ms) WHERE due_ms IS NOT NULL;
 CREATE INDEX outbox ON rec (k, id) WHERE kind = 3;
 """
 """The copies: records and heads. A staging file has these from the beginning."""

@@ -104,10 +104,12 @@ class SqliteStore:
         if not operations:
             return []
         try:
-            return self._transaction("committing", lambda: self._run_all(operations))
+            outcomes = self._transaction("committing", lambda: self._run_all(operations))
         except _UNDONE:
             # One of them is impossible. Savepoints cost a fifth of the throughput, so only now is there one for each.
-            return self._transaction("committing", lambda: self._run_each(operations))
+            outcomes = self._transaction("committing", lambda: self._run_each(operations))
+        self._reader.timers.committed(operations, outcomes)
+        return outcomes
 
     def trim_log(self, through_lsn: int) -> None:
         """See `port.ContextStore.trim_log`."""

@@ -117,12 +117,23 @@ class Catalogue:
 
         return await asyncio.to_thread(read)
 
+    def upload_file(self, sha256: str) -> Path:
+        """Where an upload lies, or is to be laid by who has it already."""
+        return self._upload(sha256)
+
+    def uploaded_file(self, sha256: str) -> Path:
+        """An upload that has come; refused if nothing has."""
+        part = self._upload(sha256)
+        if not _size(part):
+            raise Refused(_unknown(sha256))
+        return part
+
     async def upload(self, sha256: str, first: int, total: int, body: bytes) -> int:
         """Add a range to an upload; returns how much has come. A range that is there already is fine."""
         return await self._write(self._upload(sha256), first, total, body)
 
     async def _write(self, part: Path, first: int, total: int, body: bytes) -> int:
-        if total > limits.PACKAGE_BYTES or first + len(body) > total:
+        if total > limits.IMAGE_BYTES or first + len(body) > total:
             raise Refused(_too_large(total))
         have = _size(part)
         if first > have:
@@ -147,9 +158,9 @@ class Catalogue:
 
     async def onboard(self, sha256: str) -> Package:
         """Take an upload in that has come whole."""
-        part = self._upload(sha256)
-        if not _size(part):
-            raise Refused(_unknown(sha256))
+        part = self.uploaded_file(sha256)
+        if _size(part) > limits.PACKAGE_BYTES:
+            raise Refused(_too_large(_size(part)))
         found = await asyncio.to_thread(_sha256, part)
         if found != sha256:
             part.unlink()

@@ -24,6 +24,7 @@ from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.deployments import Deployments
 from outrider.functions.lmsf.guard import Guard
+from outrider.functions.lmsf.images import Images
 from outrider.functions.lmsf.instances import Instances
 from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.keepers import Keepers
@@ -75,6 +76,7 @@ class Lmsf:
         self.signer = signer
         folder = config.data_dir
         self.journal = Journal(folder / "lmsf.db")
+        self.hosts = hosts
         self.keepers = Keepers(inner, hosts)
         self.catalogue = Catalogue(folder / "packages", self.journal, software, partners, self.clock)
         self.permissions = Permissions(self.network, self.journal, signer, partners, self.clock)
@@ -101,6 +103,7 @@ class Lmsf:
             negotiation=self.negotiation,
             deployments=self.deployments,
         )
+        self.images = Images(self, folder / "images")
         self._runners: dict[str, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for body in self.journal.all("migration"):
@@ -131,6 +134,7 @@ class Lmsf:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.images.stop()
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
         await self.deployments.stop()
         await self.catalogue.stop()
@@ -186,6 +190,9 @@ class Lmsf:
         busy = self.live(wanted.service)
         if busy is not None:
             return _migrating(busy)
+        if self.images.busy(wanted.service):
+            sentence = f"{wanted.service} is being saved."
+            return Refusal("SERVICE_BUSY", sentence, {"service": wanted.service}, "Begin after that.", status=409)
         now_ms = self.clock.now_ms()
         permission = self.permissions.terms_for(wanted.service, package.digest, wanted.target)
         try:
@@ -293,8 +300,9 @@ class Lmsf:
             sentence = f"There is another migration {offer.migration_id}."
             return [Refusal("MIGRATION_EXISTS", sentence, {"migrationId": offer.migration_id}, status=409)]
         await runner.until(lambda row: row.phase is not Phase.NEGOTIATING, limits.ABORT_ANSWER_MS)
-        if runner.row.phase is Phase.ABORTED and runner.row.ending is not None:
-            return runner.record.refusals or [Refusal(runner.row.ending.cause, runner.row.ending.sentence)]
+        ended = runner.row.ending
+        if runner.row.phase in (Phase.ABORTING, Phase.ABORTED) and ended is not None:
+            return runner.record.refusals or [Refusal(ended.cause, ended.sentence)]
         return runner
 
     async def exchange(self, runner: Runner, given: Exchange) -> Exchange:

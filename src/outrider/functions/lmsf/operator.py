@@ -9,6 +9,7 @@ from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf import shown
 from outrider.functions.lmsf.catalogue import byte_range, check_digest
+from outrider.functions.lmsf.images import Restore
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.runner import Runner
 from outrider.sbi.http import Handler, Request, Response
@@ -53,6 +54,11 @@ def routes(lmsf: "Lmsf", add: Add) -> None:
     add("GET", f"{_CATALOGUE}/deployments", api.services)
     add("GET", f"{_CATALOGUE}/deployments/{{service}}", api.service)
     add("DELETE", f"{_CATALOGUE}/deployments/{{service}}", api.remove)
+    add("POST", f"{_CATALOGUE}/deployments/{{service}}/image", api.save)
+    add("GET", f"{_CATALOGUE}/images/{{imageId}}", api.image)
+    add("DELETE", f"{_CATALOGUE}/images/{{imageId}}", api.drop_image)
+    add("GET", f"{_CATALOGUE}/images/{{imageId}}/content", api.image_content)
+    add("POST", f"{_CATALOGUE}/restorations", api.restore)
     add("POST", f"{_PERMISSION}/permissions", api.add_permission)
     add("GET", f"{_PERMISSION}/permissions", api.permissions)
     add("GET", f"{_PERMISSION}/permissions/{{permissionId}}", api.permission)
@@ -169,6 +175,31 @@ class Operator:
         if isinstance(removing, Refusal):
             return refusal_response(removing)
         return json_response(202, shown.service(removing, self._lmsf.deployments))
+
+    async def save(self, request: Request) -> Response:
+        """Begin to save a service at rest."""
+        info = self._lmsf.images.save(request.params["service"])
+        return json_response(202, info, [("location", f"{_CATALOGUE}/images/{info.image_id}")])
+
+    async def image(self, request: Request) -> Response:
+        """How far an image is."""
+        return json_response(200, self._lmsf.images.get(request.params["imageId"]))
+
+    async def drop_image(self, request: Request) -> Response:
+        """Delete an image, as a rule after it was fetched."""
+        await self._lmsf.images.drop(self._lmsf.images.get(request.params["imageId"]).image_id)
+        return Response(204)
+
+    async def image_content(self, request: Request) -> Response:
+        """A range of an image."""
+        return await self._lmsf.images.read(request.params["imageId"], request)
+
+    async def restore(self, request: Request) -> Response:
+        """Bring a service to life from an uploaded image."""
+        wanted = msgspec.json.decode(request.body, type=Restore)
+        deployment = await self._lmsf.images.restore(wanted.sha256)
+        where = [("location", f"{_CATALOGUE}/deployments/{deployment.service}")]
+        return json_response(201, shown.service(deployment, self._lmsf.deployments), where)
 
     # ---------------------------------------------------------------------------------------- permissions
 

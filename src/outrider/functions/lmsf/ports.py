@@ -16,6 +16,7 @@ from outrider.core.contract import Contract
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
 from outrider.sbi.http import Response
+from outrider.store.image import StoreFacts
 
 UNSET: Any = msgspec.UNSET
 """No JSON body."""
@@ -143,6 +144,21 @@ class Hosts(Protocol):
 
     async def remove(self, service: str) -> None:
         """End the host and delete its store, logs of content and configuration. Nothing to do if there is none."""
+
+    async def save(self, service: str, into: Path) -> StoreFacts:
+        """Copy the store of a host, which runs on, into a file.
+
+        Raises:
+            outrider.core.refusal.Refused: something in the store is not owned here, or it is damaged.
+            outrider.store.port.StoreFault: the disk failed or is full.
+        """
+
+    async def restore(self, service: str, store: Path) -> None:
+        """Move a store to where a host that is started next finds it; one that a crashed restoration left is replaced.
+
+        Raises:
+            outrider.core.refusal.Refused: the host runs.
+        """
 
 
 class Signer(Protocol):

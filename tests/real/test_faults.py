@@ -1,0 +1,49 @@
+"""Real processes are killed, stopped and cut off while a service moves, and an independent checker judges."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from outrider.demo import faults as running
+from outrider.demo.injection import Fault
+from outrider.demo.matrix import NEVER, full, pairwise
+from outrider.host.failpoints import PLACES
+
+
+def _names(runs: list[list[Fault]]) -> list[str]:
+    return [" + ".join(map(str, run)) for run in runs]
+
+
+def test_the_full_matrix_kills_at_every_place_that_a_network_can_reach():
+    tried = {(f.where, f.what.split(":")[0]) for run in full() for f in run if f.kind == "fail-point"}
+    assert tried == {(where, place) for where in "AB" for place in PLACES if place not in NEVER[where]}
+
+
+def test_the_pairwise_selection_has_every_kind_of_fault_in_every_phase_of_a_move():
+    chosen = [f for run in pairwise() for f in run]
+    assert {f.kind for f in chosen} == {f.kind for run in full() for f in run}
+    assert {f.phase for f in chosen} == {f.phase for run in full() for f in run}
+    assert {f.what for f in chosen if f.kind == "kill"} == {"worker", "keeper", "node"}
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory, service_dir: Path) -> dict[str, running.Outcome]:
+    """All runs of the selection, one after the other: they share two networks."""
+    import asyncio
+
+    runs: Sequence[list[Fault]] = pairwise()
+    done = asyncio.run(running.play_all(runs, tmp_path_factory.mktemp("faults"), service_dir=service_dir))
+    return dict(zip(_names(pairwise()), done, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("run", _names(pairwise()))
+def test_nothing_is_lost_or_doubled_and_the_migration_ends_by_itself(
+    outcomes: dict[str, running.Outcome], run: str
+) -> None:
+    outcome = outcomes[run]
+    assert len(outcome.fired) == len(outcome.faults), outcome.reasons
+    assert outcome.reasons == []
+    assert outcome.ended.split()[0] in ("RETIRED", "ABORTED")
