@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+comma := ,
+
 .PHONY: demo test unit check format lock clean faults bench
 
 demo: $(READY)
@@ -24,6 +26,9 @@ check: $(READY)
 	$(BIN)/ruff check src tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/outrider bench relocation $(or $(BENCH_ARGS),--contexts 10000$(comma)100000$(comma)1000000 --writes 5000 --report bench.json)
 
 format: $(READY)
 	$(BIN)/ruff format src tests examples

@@ -4,6 +4,7 @@ Each page keeps what was written by hand around its generated part; `test_docs.p
 """
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ CARRIERS = {
 """What takes a cause as an argument. A new helper that makes refusals is added here."""
 
 
+@functools.cache
 def causes() -> dict[str, list[Cause]]:
     """Every cause that the source can give, with each place's words."""
     found: dict[str, list[Cause]] = {}
@@ -57,11 +59,16 @@ def causes() -> dict[str, list[Cause]]:
 
 
 def _causes_of(tree: ast.AST) -> Iterator[Cause]:
+    texts = {
+        (node.lineno, node.targets[0].id): node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func).rsplit(".", 1)[-1]
             if name in CARRIERS:
-                yield from _causes_of_call(name, node)
+                yield from _causes_of_call(name, _with_texts(node, texts))
         elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
             target = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
             code = node.value.value
@@ -69,21 +76,44 @@ def _causes_of(tree: ast.AST) -> Iterator[Cause]:
                 yield Cause(code)
 
 
+def _with_texts(call: ast.Call, texts: dict[tuple[int, str], ast.expr]) -> ast.Call:
+    """The call with variables replaced by what was last assigned to them before it."""
+
+    def resolved(node: ast.expr) -> ast.expr:
+        if not isinstance(node, ast.Name):
+            return node
+        before = [line for line, name in texts if name == node.id and line < call.lineno]
+        return texts[max(before), node.id] if before else node
+
+    keywords = [ast.keyword(k.arg, resolved(k.value)) for k in call.keywords]
+    return ast.Call(call.func, [resolved(a) for a in call.args], keywords)
+
+
 def _causes_of_call(name: str, call: ast.Call) -> Iterator[Cause]:
     keywords = {k.arg: k.value for k in call.keywords}
     for place, argument in [*enumerate(call.args), *((k, v) for k, v in keywords.items() if k in ("code", "cause"))]:
-        if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str) and _CODE.match(argument.value)):
+        codes = [c for c in _choices(argument) if _CODE.match(c)]
+        if not codes:
             continue
-        code, after = argument.value, call.args[place + 1 :] if isinstance(place, int) else []
+        after = call.args[place + 1 :] if isinstance(place, int) else []
         sentence = _words(after[0]) if after and name not in ("same", "_decode", "busy") else ""
+        status, remedy = STATUSES.get(name, ""), ""
         if name == "problem":
-            yield Cause(code, _status(call.args[0]), sentence)
+            status = _status(call.args[0])
         elif name == "Refusal":
-            remedy = keywords.get("remedy") or (after[2] if len(after) > 2 else None)
-            status = keywords.get("status") or (after[3] if len(after) > 3 else None)
-            yield Cause(code, _status(status) if status else "403", sentence, _words(remedy))
-        else:
-            yield Cause(code, STATUSES.get(name, ""), sentence)
+            given = keywords.get("status") or (after[3] if len(after) > 3 else None)
+            status = _status(given) if given else "403"
+            remedy = _words(keywords.get("remedy") or (after[2] if len(after) > 2 else None))
+        yield from (Cause(code, status, sentence, remedy) for code in codes)
+
+
+def _choices(node: ast.AST) -> list[str]:
+    """The texts that an argument can be: itself, either side of a condition, or a default after `or`."""
+    if isinstance(node, ast.IfExp):
+        return [*_choices(node.body), *_choices(node.orelse)]
+    if isinstance(node, ast.BoolOp):
+        return [text for value in node.values for text in _choices(value)]
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
 
 
 def _status(node: ast.AST) -> str:
@@ -94,6 +124,8 @@ def _words(node: ast.AST | None) -> str:
     """The words of a text in the source, with … for what is filled in; empty if there are none."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         text = node.value
+    elif isinstance(node, ast.IfExp):
+        return " / ".join(w for w in (_words(node.body), _words(node.orelse)) if w)
     elif isinstance(node, ast.JoinedStr):
         text = "".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values)
     else:
@@ -107,11 +139,14 @@ MEANINGS = {
     "CCA_VERIFICATION_FAILURE": ("403", "The client credentials assertion is missing, wrong or too old."),
     "CONTRACT_MALFORMED": ("400", "The signed terms cannot be read."),
     "HANDLER_FAILED": ("500", "The NF service's handler raised; nothing was done."),
+    "HOST_FAILED": ("500", "The host of the service did not come up."),
+    "KEEPER_ABORTED": ("", "A host stopped taking part in the migration by itself."),
     "MIGRATION_ABORTED": ("", "The grant is refused because the migration was aborted."),
     "PERMISSION_MALFORMED": ("400", "The signed permission cannot be read."),
     "PROPOSAL_REFUSED": ("500", "The worker proposed what it may not; nothing was done."),
     "REFUSED_BEFORE": ("", "This epoch was refused before; the answer stays the same."),
     "RELOCATION_PUT_OFF": ("", "The UE is busy and stays with its owner for now; it is asked for again."),
+    "RELOCATION_NOT_RUNNING": ("", "No relocation of this migration is under way at this host."),
     "RETURN_ASKED": ("", "Not a failure: somebody entitled asked for the return."),
     "REVOCATION_MALFORMED": ("400", "The signed revocation cannot be read."),
     "ROWS_DISAGREE": ("", "A partition cannot be taken over as a whole, because a UE of it is owned here."),
@@ -191,6 +226,7 @@ def _value(name: str, expression: str) -> str:
 # ------------------------------------------------------------------------------------------------------- CLI
 
 
+@functools.cache
 def command_tree() -> Any:
     """The command line, as click has it."""
     from outrider.cli.main import app
@@ -253,14 +289,10 @@ def with_generated(text: str, generated: str) -> str:
     return f"{before}{BEGIN}\n\n{generated}\n\n{END}{after}"
 
 
-def stale() -> list[str]:
-    """Pages whose generated part is not what the code says now."""
-    found = []
-    for name, make in PAGES.items():
-        text = (REFERENCE / name).read_text(encoding="utf-8")
-        if text != with_generated(text, make()):
-            found.append(name)
-    return found
+def stale(name: str) -> bool:
+    """Whether the generated part of a page is not what the code says now."""
+    text = (REFERENCE / name).read_text(encoding="utf-8")
+    return text != with_generated(text, PAGES[name]())
 
 
 def main() -> int:
@@ -270,9 +302,10 @@ def main() -> int:
             page = REFERENCE / name
             page.write_text(with_generated(page.read_text(encoding="utf-8"), make()), encoding="utf-8")
         return 0
-    for name in stale():
+    found = [name for name in PAGES if stale(name)]
+    for name in found:
         print(f"{name} is stale")
-    return 1 if stale() else 0
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -406,3 +406,23 @@ async def test_a_context_that_has_just_come_does_not_flap(net):
     assert await net.add(A, "imsi-1") == 3
     assert state(net, B, key) is Ownership.OWNED
     assert net.hosts[A].forwards.take_back(key) == []
+
+
+async def test_home_that_restarted_meets_a_new_store_under_a_new_migration(net, tmp_path: Path):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    await net.hosts[A].committer.submit(
+        importlib.import_module("outrider.store.port").SetValue(
+            f"high-lsn:{B}:{net.hosts[B].store.identity.store_id}", b"74"
+        )
+    )
+    await net.begin("m-back", B, A, sweep="all")
+    await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the return")
+    for migration in ("m", "m-back"):
+        await net.hosts[A].finish(migration)
+    await net.stop(B)
+    await net.start(B, tmp_path / "b-again", digest_key=net.hosts[A].store.identity.digest_key.hex())
+    await net.restart(A)
+    await net.begin("m2", A, B)
+    assert await net.add(B, "imsi-1") == 3

@@ -163,7 +163,7 @@ class Keeper:
                 return json_response(
                     200,
                     {
-                        "service": SERVICE, "storeId": self.store_id, "incarnation": 1, "ues": ues,
+                        "service": SERVICE, "storeId": self.store_id, "incarnation": 1, "rows": ues,
                         "digestKey": self.spec.digest_key or "00" * 16,
                         "worker": {"pid": 1, "alive": self.worker_alive},
                     },

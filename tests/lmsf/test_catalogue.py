@@ -76,7 +76,7 @@ async def test_a_deployed_service_runs_and_is_discoverable(networks: Any) -> Non
     shown = await networks.a.deploy()
     assert (shown["state"], shown["hosted"], shown["home"]) == ("RUNNING", False, A)
     assert {i["nfType"] for i in shown["instances"]} == {"SMF", "PCF", "AMF"}
-    assert shown["keeper"]["ues"]["owned"] == 40
+    assert shown["keeper"]["rows"]["owned"] == 40
     found = await networks.a.discovered()
     assert found[0]["nfServices"][0]["ipEndPoints"][0]["port"] == networks.world.keeper(A).port
     assert "smfInfo" not in found[0]

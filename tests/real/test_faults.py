@@ -1,6 +1,10 @@
 """Real processes are killed, stopped and cut off while a service moves, and an independent checker judges."""
 
-from collections.abc import Sequence
+import asyncio
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,14 +31,28 @@ def test_the_pairwise_selection_has_every_kind_of_fault_in_every_phase_of_a_move
     assert {f.what for f in chosen if f.kind == "kill"} == {"worker", "keeper", "node"}
 
 
+def test_an_order_for_a_fail_point_is_obeyed_once_at_its_place_and_count(tmp_path: Path):
+    order, report = tmp_path / "order", tmp_path / "report"
+    passes = "from outrider.host.failpoints import reach; [reach(p) for p in ('hold', 'settled', 'hold', 'settled')]"
+    env = {**os.environ, "OUTRIDER_FAILPOINT_ORDER": str(order), "OUTRIDER_FAILPOINT_REPORT": str(report)}
+
+    def ended() -> int:
+        return subprocess.run([sys.executable, "-c", passes], env=env, check=False).returncode
+
+    assert ended() == 0
+    order.write_text("settled:kill:2")
+    assert ended() == -signal.SIGKILL
+    assert report.read_text().startswith("settled:kill:")
+    assert ended() == 0
+    assert len(report.read_text().splitlines()) == 1
+
+
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory, service_dir: Path) -> dict[str, running.Outcome]:
     """All runs of the selection, one after the other: they share two networks."""
-    import asyncio
-
-    runs: Sequence[list[Fault]] = pairwise()
+    runs = pairwise()
     done = asyncio.run(running.play_all(runs, tmp_path_factory.mktemp("faults"), service_dir=service_dir))
-    return dict(zip(_names(pairwise()), done, strict=True))
+    return dict(zip(_names(runs), done, strict=True))
 
 
 @pytest.mark.slow

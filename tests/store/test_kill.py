@@ -33,6 +33,7 @@ def expected_after(history, batches):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_what_was_acknowledged_survives_kills_at_random_moments(tmp_path):
     path = tmp_path / "c.db"
     history = runpy.run_path(str(HERE / "child_commits.py"))
@@ -73,6 +74,7 @@ def steps_of(action, directory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("action", ["create", "open", "commit", "trim", "adopt"])
 def test_a_death_at_any_step_leaves_all_or_nothing(tmp_path, action):
     found = steps_of(action, tmp_path)
@@ -84,6 +86,7 @@ def test_a_death_at_any_step_leaves_all_or_nothing(tmp_path, action):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_deaths_find_a_commit_that_is_made_in_two(tmp_path):
     """The same search over two transactions finds the state between them: it would find a torn commit."""
     assert steps_of("commit in two", tmp_path)["wrong"] != []

@@ -447,5 +447,6 @@ def test_short_random_histories(kit_of, make):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_many_random_histories(kit_of, make):
-    run(kit_of, make, 400)
+    run(kit_of, make, 250)

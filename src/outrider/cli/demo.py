@@ -18,6 +18,12 @@ def demo(
     rate: Annotated[float, typer.Option(help="Transactions per second of each UE.", min=0.01)] = 0.5,
     rtt_ms: Annotated[float, typer.Option(help="Round trip between the networks.", min=0)] = 20.0,
     track: Annotated[Path | None, typer.Option(help="CSV of ue,time_s,network.", exists=True)] = None,
+    contexts: Annotated[
+        int | None, typer.Option(help="Contexts that are copied: idle UEs with a session are added.", min=1)
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Run the same track without migration too: home routed, and no service.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is left to chance.")] = 1,
     report: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep all files of the run in this new folder.")] = None,
@@ -36,7 +42,7 @@ def demo(
     from outrider.demo.stage import HOME, TARGET
 
     console = Console()
-    options = Options(service, ues, rate, rtt_ms, track, None, seed, keep)
+    options = Options(service, ues, rate, rtt_ms, track, contexts, seed, keep, baseline)
     try:
         with Screen(View(HOME, TARGET), console) as screen:
             made = asyncio.run(run(options, screen))

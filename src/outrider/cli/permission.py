@@ -22,7 +22,9 @@ app = typer.Typer(no_args_is_help=True, help="Permissions: a network's signature
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NetworkDir = Annotated[Path, typer.Option("--dir", help="The signing network's folder.", exists=True, file_okay=False)]
-Network = Annotated[str, typer.Option(metavar="MCC-MNC[-NID]")]
+Source = Annotated[str, typer.Option(help="The network that the service leaves.", metavar="MCC-MNC[-NID]")]
+Target = Annotated[str, typer.Option(help="The network that it goes to.", metavar="MCC-MNC[-NID]")]
+Home = Annotated[str, typer.Option(help="The network whose operator offers the service.", metavar="MCC-MNC[-NID]")]
 
 DEFAULT_PURPOSE = "communication-service"
 DAY_MS = 86_400_000
@@ -32,9 +34,9 @@ DAY_MS = 86_400_000
 def sign(
     package: Annotated[Path, typer.Argument(help="The archive, `NAME-VERSION.lms`.", exists=True, dir_okay=False)],
     directory: NetworkDir,
-    source: Network,
-    target: Network,
-    home: Network,
+    source: Source,
+    target: Target,
+    home: Home,
     days: Annotated[float, typer.Option(help="How long it holds, from now.", min=0.0001, max=3660)],
     vendor: Annotated[
         list[Path] | None,

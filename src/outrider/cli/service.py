@@ -172,9 +172,9 @@ def describe(service: Any) -> str:
     if service["migrationId"]:
         lines.append(f"  migration {service['migrationId']}")
     keeper = service.get("keeper") or {}
-    if isinstance(keeper.get("ues"), dict):
-        ues = keeper["ues"]
-        lines.append(f"  UEs       {ues['owned']} owned here, {ues['granted']} in doubt, {ues['foreign']} elsewhere")
+    if isinstance(keeper.get("rows"), dict):
+        rows = keeper["rows"]
+        lines.append(f"  rows      {rows['owned']} owned here, {rows['granted']} in doubt, {rows['foreign']} elsewhere")
     if keeper.get("worker"):
         alive = "runs" if keeper["worker"].get("alive") else "is being restarted"
         lines.append(f"  worker    {alive}, process {keeper['worker'].get('pid')}")

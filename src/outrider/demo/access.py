@@ -35,6 +35,9 @@ BACKOFF_MAX_S = 1.0
 HEARTBEAT_S = 10.0
 """How often an NRF is told that the consumer is there, where it does not say so itself."""
 
+NOBODY_S = 0.2
+"""So soon an NRF is asked again that has named no producer: all UEs that wait for one ask once."""
+
 REDIRECTS = 3
 """Redirects followed in one try."""
 
@@ -44,14 +47,16 @@ _USABLE = ("REGISTERED", "CANARY_RELEASE")
 class NetworkAt(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A network as a UE in it sees it.
 
-    `home_routed` replaces the service's address there: its requests go home by it, and are discovered at `nrf_root`
-    of the home network. It is for comparing with a network that the service does not come to.
+    With `home`, a service that is not here is looked for at that network, as a consumer does whose UE is served home
+    routed: discovery and token go NRF to NRF, and requests by `link`, where that network's producer is reached from
+    here. It is for comparing with a network that the service does not come to.
     """
 
     id: str
     nrf_root: str
     tac: str = "000001"
-    home_routed: str | None = None
+    home: str | None = None
+    link: str | None = None
 
     @property
     def tai(self) -> dict[str, Any]:
@@ -70,10 +75,11 @@ class Nf(NamedTuple):
 
 
 class Producer(NamedTuple):
-    """Where an NF service is, until the discovery has to be repeated."""
+    """Where an NF service is (nowhere: empty), until the discovery has to be repeated; `network` if it is another."""
 
     api_root: str
     expires_s: float
+    network: NetworkId | None = None
 
 
 class NoProducer(Exception):
@@ -143,8 +149,8 @@ class Access:
     def _profile_url(self) -> str:
         return f"{self.network.nrf_root}/nnrf-nfm/v1/nf-instances/{self._nf_instance_id}"
 
-    async def discover(self, nf: Nf) -> Response:
-        """Ask the NRF for instances of a service, without the cache."""
+    async def discover(self, nf: Nf, network: NetworkId | None = None) -> Response:
+        """Ask the NRF for instances of a service, here or in another network, without the cache."""
         query = {
             "target-nf-type": nf.nf_type,
             "requester-nf-type": "AF",
@@ -153,24 +159,36 @@ class Access:
             "tai": msgspec.json.encode(self.network.tai).decode(),
             "dnn": nf.dnn,
         }
+        if network is not None:
+            target = msgspec.json.encode(network.plmn_id()).decode()
+            query |= {"target-snpn": target} if network.nid else {"target-plmn-list": f"[{target}]"}
         bearer = await self._tokens.bearer(scope="nnrf-disc", target_nf_type="NRF")
         url = f"{self.network.nrf_root}/nnrf-disc/v1/nf-instances?{urlencode(query)}"
         return await self._client.request("GET", url, headers=[("authorization", bearer)])
 
     async def find(self, nf: Nf) -> str:
         """The API root of a service, as the NRF said within the last `validityPeriod`."""
-        if self.network.home_routed is not None:
-            return self.network.home_routed
+        return (await self._producer(nf)).api_root
+
+    async def _producer(self, nf: Nf) -> Producer:
         async with self._finding.setdefault(nf, asyncio.Lock()):  # UEs that ask together cause one request
             producer = self._found.get(nf)
             if producer is None or producer.expires_s <= time.monotonic():
-                response = await self.discover(nf)
-                roots = producers(response.json(), nf.name) if response.status == 200 else []
-                if not roots:
-                    raise NoProducer(f"{self.network.id} has no {nf.name}")
-                expires_s = time.monotonic() + response.json().get("validityPeriod", 0)
-                producer = self._found[nf] = Producer(roots[0], expires_s)
-        return producer.api_root
+                producer = self._found[nf] = await self._look(nf)
+        if not producer.api_root:
+            raise NoProducer(f"{self.network.id} has no {nf.name}")
+        return producer
+
+    async def _look(self, nf: Nf) -> Producer:
+        """Here first, then at home if that is the way."""
+        home = NetworkId.parse(self.network.home) if self.network.home else None
+        for network in (None, home) if home else (None,):
+            response = await self.discover(nf, network)
+            roots = producers(response.json(), nf.name) if response.status == 200 else []
+            if roots:
+                root = roots[0] if network is None or self.network.link is None else self.network.link
+                return Producer(root, time.monotonic() + response.json().get("validityPeriod", 0), network)
+        return Producer("", time.monotonic() + NOBODY_S)
 
     def forget(self, nf: Nf) -> None:
         """Discover anew next time: the producer did not answer."""
@@ -180,8 +198,10 @@ class Access:
         self, nf: Nf, method: str, path: str, *, json: object = msgspec.UNSET, idem: str | None = None
     ) -> Response:
         """One try. `NoProducer` and `Refused`: it was not sent. `Unreachable` tells whether it was."""
-        url = await self.find(nf) + path
-        sent = [("authorization", await self._tokens.bearer(scope=nf.name, target_nf_type=nf.nf_type))]
+        producer = await self._producer(nf)
+        url, network = producer.api_root + path, producer.network.plmn_id() if producer.network else None
+        bearer = await self._tokens.bearer(scope=nf.name, target_nf_type=nf.nf_type, target_plmn=network)
+        sent = [("authorization", bearer)]
         sent.append(headers.with_max_rsp_time(RESPONSE_LIMIT_MS))
         if idem is not None:
             sent.append(headers.with_idempotency_key(idem))

@@ -23,7 +23,7 @@ from outrider.demo.access import Access, NetworkAt, NoProducer, Sent, Try, produ
 from outrider.demo.histories import Discovered, Subscribed
 from outrider.demo.member import PRESENCE, SESSION, Load, Member
 from outrider.demo.orders import orders, say
-from outrider.demo.population import population
+from outrider.demo.population import Ue, population
 from outrider.demo.quantiles import quantiles
 from outrider.demo.track import Move, read_track
 from outrider.sbi.client import SbiClient, Unreachable
@@ -31,6 +31,9 @@ from outrider.sbi.tokens import TokenSource
 
 AT_ONCE = 32
 """Sessions opened, and final states read, at the same time: this is not the load."""
+
+IDLE_VALIDITY_MS = 3_600_000
+"""How long the policy grant of an idle UE lasts; longer than any run."""
 
 RECENT = 2_000
 """Latencies that the progress report looks back on."""
@@ -55,6 +58,8 @@ class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     group_size: int = 25
     discover_every_s: float = 0.5
     callback_uri: str | None = None
+    idle: int = 0
+    """UEs beside the group that have a session and send nothing: they only are contexts."""
     series: int = 0
     """Runs one after the other with the same service have different series: each has UEs and groups of its own."""
 
@@ -108,7 +113,22 @@ class Group:
             for group in sorted({m.ue.group for m in self.members.values()}):
                 await self._subscribe(group, self.config.callback_uri)
         await _all(AT_ONCE, (m.open() for m in self.members.values()))
-        return {"opened": self.counted["opened"], "failed": len(self.members) - self.counted["opened"]}
+        await _all(AT_ONCE, (self._open_idle(ue) for ue in self._idle()))
+        wanted = len(self.members) + self.config.idle
+        return {"opened": self.counted["opened"], "failed": wanted - self.counted["opened"]}
+
+    def _idle(self) -> list[Ue]:
+        """The UEs that only have a session; their numbers follow those of the group."""
+        config, ues = self.config, self.config.ues
+        more = population(ues + config.idle, group_size=config.group_size, home=config.home, series=config.series)
+        return [ue._replace(group=f"idle-{ue.group}") for ue in more[ues:]]
+
+    async def _open_idle(self, ue: Ue) -> None:
+        """Open a session as any UE does, with a grant that is renewed rarely: it is no load."""
+        body = {"supi": ue.supi, "groupId": ue.group, "dnn": SESSION.dnn, "qos": {"validityMs": IDLE_VALIDITY_MS}}
+        request = Try(SESSION, "POST", "/nsmf-groupsession/v1/ue-sessions", body, idem=f"idle-{ue.name}-open")
+        answer = await self.send(request, lambda: self.config.home)
+        self.counted["opened"] += answer.outcome == "ok"
 
     async def _subscribe(self, group: str, callback_uri: str) -> None:
         sent = time.monotonic()

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from outrider.demo.access import NetworkAt
+from outrider.demo.baseline import run_baselines
 from outrider.demo.checker import Findings, Phase, Timeline
 from outrider.demo.client import Config
 from outrider.demo.live import Screen
@@ -51,7 +52,13 @@ class Options:
     contexts: int | None = None
     seed: int = 1
     keep: Path | None = None
+    baseline: bool = False
     series: int = 0
+
+    @property
+    def idle(self) -> int:
+        """UEs beside the group, so that there are as many contexts as were asked for."""
+        return max(0, (self.contexts or 0) - self.ues)
 
 
 @dataclass
@@ -93,7 +100,7 @@ async def run(options: Options, screen: Screen) -> Report:
     this = Run(options, stage, screen)
     try:
         findings, measured = await _run(this)
-        return make_report(findings, measured)
+        return make_report(findings, measured, await run_baselines(this) if options.baseline else None)
     finally:
         await stage.close()
         if options.keep is None:
@@ -114,8 +121,9 @@ async def _run(this: Run) -> tuple[Findings, Measured]:
     async with sink_of(this) as sink, clients_of(this, sink) as clients:
         opened = await clients.order("open")
         if opened.get("failed"):
-            raise ProcessFailed(f"{opened['failed']} of {options.ues} sessions could not be opened")
-        this.step(f"{opened['opened']} UEs have registered and opened a session at {a.id}")
+            raise ProcessFailed(f"{opened['failed']} of {options.ues + options.idle} sessions could not be opened")
+        idle = f", {options.idle} of them idle," if options.idle else ""
+        this.step(f"{opened['opened']} UEs{idle} have opened a session at {a.id}")
         await _journey(this, clients, service)
         await clients.order("stop")
         this.mark("end")
@@ -142,7 +150,7 @@ async def _journey(this: Run, clients: Running, service: str) -> None:
         this.step(f"the service is ready at {stage.b.id} before the group is; permission, package and state are there")
         await clients.order("travel")
         this.mark("travel")
-        over_s, home_s = _turning(this)
+        over_s, home_s = turning(this)
         await asyncio.sleep(max(0.0, this.marks["travel"] + over_s - time.monotonic()))
         this.mark("over")
         this.bytes_at["over"] = await stage.relay_bytes()
@@ -163,7 +171,7 @@ async def _journey(this: Run, clients: Running, service: str) -> None:
         await asyncio.gather(watching, return_exceptions=True)
 
 
-def _turning(this: Run) -> tuple[float, float]:
+def turning(this: Run) -> tuple[float, float]:
     """When the last UE has gone over, and when the last one is home again, on the track's clock."""
     a, b = this.stage.a.id, this.stage.b.id
     moves = read_track(this.directory / "track.csv", ues=this.options.ues, networks=[a, b], home=a)
@@ -230,8 +238,8 @@ async def sink_of(this: Run) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def clients_of(this: Run, sink: Running) -> AsyncIterator[Running]:
-    """The UEs."""
+async def clients_of(this: Run, sink: Running, there: NetworkAt | None = None) -> AsyncIterator[Running]:
+    """The UEs; `there` is the target network as they see it."""
     options, stage = this.options, this.stage
     track = this.directory / "track.csv"
     if options.track is not None:
@@ -240,7 +248,7 @@ async def clients_of(this: Run, sink: Running) -> AsyncIterator[Running]:
         moves = make_track(ues=options.ues, home=stage.a.id, target=stage.b.id, seed=options.seed)
         track.write_text(write_track(moves))
     config = Config(
-        networks=[_at(stage.a, "000001"), _at(stage.b, "000002")],
+        networks=[at(stage.a, "000001"), there or at(stage.b, "000002")],
         home=stage.a.id,
         ues=options.ues,
         track=str(track),
@@ -248,6 +256,7 @@ async def clients_of(this: Run, sink: Running) -> AsyncIterator[Running]:
         nf_instance_id=new_instance_id(),
         load=Load(rate=options.rate, seed=options.seed, qos={"rate": 20, "burst": 40, "validityMs": 5_000}),
         callback_uri=sink.said["ready"]["uri"],
+        idle=options.idle,
         series=options.series,
     )
     file = this.directory / "clients.json"
@@ -259,7 +268,8 @@ async def clients_of(this: Run, sink: Running) -> AsyncIterator[Running]:
         await clients.end()
 
 
-def _at(operator: Operator, tac: str) -> NetworkAt:
+def at(operator: Operator, tac: str) -> NetworkAt:
+    """A network as UEs in it see it."""
     return NetworkAt(id=operator.id, nrf_root=operator.nrf_root, tac=tac)
 
 

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from outrider.core import limits
-from outrider.core.ids import PARTITIONS, partition_range
+from outrider.core.ids import PARTITIONS, partition_key, partition_range
 from outrider.core.record import LogEntry
 from outrider.host.failpoints import reach
 from outrider.host.lanes import Lane
 from outrider.protocol import messages
+from outrider.protocol.ownership import Ownership
 from outrider.store.port import Chunk, ContextStore, PartitionSum, SetValue
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Pending:
         self.read_lsn = after_lsn
         self._order: deque[tuple[int, bytes]] = deque()
         self._parts: dict[bytes, dict[bytes, deque[LogEntry]]] = {}
+        self._latest: dict[bytes, int] = {}
 
     def read(self, limit: int = limits.LOG_BATCH) -> list[LogEntry]:
         """The next entries of the log."""
@@ -73,6 +75,7 @@ class Pending:
         for entry in entries:
             self._order.append((entry.lsn, entry.key))
             self._parts.setdefault(entry.key[:2], {}).setdefault(entry.key, deque()).append(entry)
+            self._latest[entry.key[:2]] = entry.lsn
         if entries:
             self.read_lsn = entries[-1].lsn
         return entries
@@ -80,6 +83,10 @@ class Pending:
     def of(self, key: bytes) -> list[LogEntry]:
         """The entries of a key, in order."""
         return list(self._parts.get(key[:2], {}).get(key, ()))
+
+    def written_since(self, part: bytes, lsn: int) -> bool:
+        """Whether a key that begins with these two bytes has an entry after an lsn, acknowledged or not."""
+        return self._latest.get(part, 0) > lsn
 
     def within(self, start: bytes, stop: bytes) -> list[LogEntry]:
         """The entries of a range of keys, in log order."""
@@ -111,7 +118,7 @@ class Copy:
         self._host = host
         self.migration_id = migration_id
         self.peer = peer
-        self.gen = 0
+        self.gen = host.hello.incarnation << 16  # of this incarnation alone: a target never goes on with an older copy
         self.durable = False
         self.copied_ues = 0
         self.total_ues = 0
@@ -240,9 +247,13 @@ class Copy:
         """Let the target compare, partition by partition."""
         for partition in range(PARTITIONS):
             start, stop = partition_range(partition)
+            if self._host.store.row(partition_key(partition)).state is not Ownership.OWNED:
+                continue  # on its way already; its grant proves it
             without = list(self._host.store.own_rows(start, stop))
+            acked_lsn = self.pending.acked_lsn
             total = await self._host.reading(functools.partial(_sum, start, stop, without))
-            if await self.lag_of_range(start, stop):
+            await self._drain()
+            if self.pending.written_since(start, acked_lsn):
                 continue  # written to just now; the grant's own digest proves it
             self.lane.send(messages.Mark(self.migration_id, self.gen, start, stop, total.ues, total.digest, without))
             await self._follow()

@@ -6,6 +6,7 @@ and NF type for consumers, `nlmsf-relocation` and the partner's network for lane
 
 import asyncio
 import os
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from outrider.host.lanes import Receiver, StoreLost, ack
 from outrider.host.link import SCOPE
 from outrider.host.migrations import HostMigration
 from outrider.protocol.messages import Carried, bulk_batch, lane_batch
+from outrider.protocol.ownership import Ownership
 from outrider.sbi import headers
 from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
@@ -199,6 +201,12 @@ def _control(host: Host) -> Router:
     return router
 
 
+def _rows(host: Host) -> dict[str, int]:
+    """How many ownership rows are in each state; a partition counts as one."""
+    states = Counter(row.state for row in host.store.own_rows(b"", b"\xff").values())
+    return {state.value: states[state] for state in Ownership}
+
+
 class Control:
     """What the LMSF may ask of a host."""
 
@@ -219,6 +227,7 @@ class Control:
                 "digestKey": host.store.identity.digest_key.hex(),
                 "lastLsn": host.store.last_lsn(),
                 "permitted": host.permitted,
+                "rows": _rows(host),
                 "held": sum(1 for a in host.actors.values() if a.vol.held is not None),
                 "waiting": sum(len(a.queue) for a in host.actors.values()),
                 "forwards": len(host.forwards),

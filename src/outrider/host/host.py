@@ -387,7 +387,6 @@ class Host:
         self._landings.pop(peer, None)
         self._stores_lost.pop(peer, None)
         await lane.close()
-        await self.committer.submit(SetValue(f"high-lsn:{peer}", None))
 
     def open_bulk_lane(
         self, peer: str, on_ack: Callable[[messages.LaneAck], None], on_peer_restart: Callable[[], None]
@@ -423,7 +422,7 @@ class Host:
             receiver = self._receivers[peer] = Receiver(handle)
             known = next((m.peer_store_id for m in self.migrations.active if m.peer == peer and m.peer_store_id), None)
             if known is not None:
-                receiver.known(known, int(self.store.value(f"high-lsn:{peer}") or 0))
+                receiver.known(known, int(self.store.value(_high_lsn(peer, known)) or 0))
         return receiver
 
     def landing(self, peer: str) -> tuple[Landing, Receiver]:
@@ -579,8 +578,14 @@ class Host:
             through = self.store.last_lsn() if needed is None else needed
             await self.committer.run(functools.partial(self.store.trim_log, through))
             for peer, receiver in self._receivers.items():
-                if receiver.high_lsn:
-                    await self.committer.submit(SetValue(f"high-lsn:{peer}", str(receiver.high_lsn).encode()))
+                if receiver.high_lsn and receiver.store_id is not None:
+                    name = _high_lsn(peer, receiver.store_id)
+                    await self.committer.submit(SetValue(name, str(receiver.high_lsn).encode()))
+
+
+def _high_lsn(peer: str, store_id: str) -> str:
+    """Name of the value that keeps how far a peer's store was seen to be durable; another store begins anew."""
+    return f"high-lsn:{peer}:{store_id}"
 
 
 def _compress(body: bytes) -> bytes:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from outrider.core.ids import star_of
 from outrider.host.failpoints import reach
 from outrider.protocol import messages
+from outrider.protocol.ownership import Ownership
 from outrider.store.port import Follow, Followed, Replace, Staging
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class Landing:
     def __init__(self, host: "Host", peer: str) -> None:
         self._host = host
         self._peer = peer
-        self._gen = 0
+        self._copy = ("", 0)
+        """Migration and generation of what is staged."""
         self._staging: Staging | None = None
         self.need: list[Range] = []
         self.ues = 0
@@ -56,9 +59,9 @@ class Landing:
             await self._host.committer.run(staging.discard)
 
     async def _chunk(self, chunk: messages.Chunk) -> None:
-        if chunk.gen != self._gen:
+        if (chunk.mig, chunk.gen) != self._copy:
             await self.discard()
-            self._gen, self.ues = chunk.gen, 0
+            self._copy, self.ues = (chunk.mig, chunk.gen), 0
             self._staging = await self._stage(chunk.gen)
         if self._staging is not None:
             staging = self._staging
@@ -88,16 +91,24 @@ class Landing:
 
     async def _mark(self, mark: messages.Mark) -> None:
         host = self._host
-        own = [k for k in host.store.own_rows(mark.start, mark.stop) if k not in mark.without]
-        if own:
-            return  # keys that came here since: their grants have proved them
+        if self._came(mark):
+            return
         total = await host.reading(lambda r: r.partition_sum(mark.start, mark.stop, mark.without))
         if (total.ues, total.digest) == (mark.ues, mark.digest):
             self.marks["equal"] += 1
             return
+        if self._came(mark):
+            return
         self.marks["wrong"] += 1
         log.warning("mark.wrong", partition=mark.start.hex(), here=total.ues, there=mark.ues)
         self.need.append((mark.start, mark.stop))
+
+    def _came(self, mark: messages.Mark) -> bool:
+        """Whether keys of the range have come here meanwhile: their grants proved them, and they are written to."""
+        store = self._host.store
+        if store.row(star_of(mark.start) or mark.start).state is not Ownership.FOREIGN:
+            return True
+        return any(k not in mark.without for k in store.own_rows(mark.start, mark.stop))
 
     async def _seal(self) -> None:
         if self._staging is None:

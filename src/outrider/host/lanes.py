@@ -189,7 +189,7 @@ class Receiver:
 
     def __init__(self, handle: Callable[[Any], Awaitable[None]]) -> None:
         self._handle = handle
-        self._store_id: str | None = None
+        self.store_id: str | None = None
         self._incarnation = 0
         self._expected = 1
         self._early: dict[int, Any] = {}
@@ -198,18 +198,18 @@ class Receiver:
 
     def known(self, store_id: str, high_lsn: int) -> None:
         """Which store the peer has, and how far it was known to be durable (from durable state)."""
-        self._store_id = store_id
+        self.store_id = store_id
         self.high_lsn = max(self.high_lsn, high_lsn)
 
     async def take(self, batch: Any) -> int:
         """Take a batch; returns the number up to which the lane is taken. Raises `StoreLost`."""
-        if self._store_id is not None and batch.store_id != self._store_id:
-            raise StoreLost(f"store {batch.store_id} is not the known store {self._store_id}")
+        if self.store_id is not None and batch.store_id != self.store_id:
+            raise StoreLost(f"store {batch.store_id} is not the known store {self.store_id}")
         if batch.durable_lsn < self.high_lsn and batch.incarnation != self._incarnation:
             raise StoreLost(f"store {batch.store_id} is at {batch.durable_lsn}, but was at {self.high_lsn}")
         if batch.incarnation < self._incarnation:
             raise StoreLost(f"incarnation {batch.incarnation} of a store that is at {self._incarnation}")
-        self._store_id = batch.store_id
+        self.store_id = batch.store_id
         self.high_lsn = max(self.high_lsn, batch.durable_lsn)
         if batch.incarnation > self._incarnation:
             self._incarnation, self._expected = batch.incarnation, batch.base

@@ -45,7 +45,7 @@ RESTART_MIN_S = 0.05
 RESTART_MAX_S = 5.0
 """Pauses before a restart, doubled each time that the keeper did not live for `STEADY_S`."""
 
-STEADY_S = 30.0
+STEADY_S = 10.0
 LOG_LINES = 8
 """Lines of its log that the report of a keeper that did not start carries."""
 

@@ -13,9 +13,10 @@ import msgspec
 
 from outrider.core import limits
 from outrider.core.ids import key_text, partition_range, star_of
-from outrider.core.record import Answered, Change, Kind, LogEntry, sum_digests
+from outrider.core.record import Answered, Change, Kind, LogEntry
 from outrider.protocol.ownership import Ownership, Row
 from outrider.store import wide
+from outrider.store.bulk import Bulk
 from outrider.store.content import Content
 from outrider.store.overlay import Overlay, following
 from outrider.store.port import (
@@ -257,9 +258,8 @@ class Operations:
         for key in op.keep.keys() & rows.keys():
             return RowChanged(rows[key])
         stay = (rows.keys() - op.drop) | op.keep.keys()
-        copies = self._db.execute("SELECT k, digest FROM head WHERE k >= ? AND k < ?", partition_range(op.key[1]))
-        digests: list[Any] = [digest for key, digest in copies.fetchall() if key not in stay]
-        if len(digests) != op.head.n or sum_digests(digests) != op.head.digest:
+        following = Bulk(lambda sql, bindings: self._db.execute(sql, bindings).fetchall())
+        if following.partition_sum(*partition_range(op.key[1]), stay) != (op.head.n, op.head.digest):
             return DoesNotFit(full=False)
         self._drop_rows(op.drop)
         self._put_rows(op.keep)

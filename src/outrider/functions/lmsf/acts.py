@@ -300,8 +300,8 @@ async def _is_whole(r: Runner) -> bool:
     if not may_have_moved(r.row):
         return True
     status = await r.tools.keepers.status(r.record.service)
-    if status.ues is not None:
-        return status.ues.foreign == 0 and status.ues.granted == 0
+    if status.rows is not None:
+        return status.rows.foreign == 0 and status.rows.granted == 0
     known = await _either(r)
     return Fact.RETURNED in r.row.peer_facts and (known is None or (known.moved_ues == 0 and not known.doubts))
 
@@ -338,8 +338,8 @@ async def _is_empty(r: Runner) -> bool:
     if _nothing_here(r):
         return True
     status = await r.tools.keepers.status(r.record.service)
-    if status.ues is not None:
-        return status.ues.owned == 0 and status.ues.granted == 0
+    if status.rows is not None:
+        return status.rows.owned == 0 and status.rows.granted == 0
     known = await _either(r)
     return known is None or (known.remaining_ues == 0 and not known.doubts)
 

@@ -15,8 +15,8 @@ SCOPE = "outrider-host"
 ROOT = "/outrider-host/v1"
 
 
-class Ues(msgspec.Struct, frozen=True, rename="camel"):
-    """How many keys of each ownership state a host has; partitions (`*p`) and shared objects count as keys too."""
+class Rows(msgspec.Struct, frozen=True, rename="camel"):
+    """How many ownership rows of each state a host has: of partitions (`*p`), and of keys with one of their own."""
 
     owned: int = 0
     granted: int = 0
@@ -36,7 +36,7 @@ class HostStatus(msgspec.Struct, frozen=True, rename="camel"):
     service: str
     store_id: str
     incarnation: int = 0
-    ues: Ues | None = None
+    rows: Rows | None = None
     """None from a keeper that does not count its rows; then a migration's own counts must do."""
     worker: WorkerStatus = WorkerStatus()
     digest_key: str | None = None
