@@ -5,11 +5,14 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
-from outrider.demo.access import Access, NetworkAt, NoProducer, Sent, Try, producers
+from outrider.core.ids import NetworkId
+from outrider.demo.access import Access, NetworkAt, Nf, NoProducer, Sent, Try, producers
 from outrider.demo.member import PRESENCE, SESSION
 from outrider.demo.population import population, transactions
+from outrider.sbi.http import Response
 from outrider.sbi.tokens import TokenSource
 
 HOME, TARGET = "999-70", "999-71-000007ed9d5"
@@ -103,6 +106,7 @@ async def test_a_network_without_the_service_has_no_producer_for_it(world: World
     with pytest.raises(NoProducer, match=f"{TARGET} has no nsmf-groupsession"):
         await access.find(SESSION)
     await world.networks[TARGET].host()
+    access.forget(SESSION)
     assert await access.find(SESSION) == world.networks[TARGET].root
 
 
@@ -145,3 +149,27 @@ def test_the_population_and_its_schedule_are_the_same_for_the_same_seed() -> Non
     assert due == [next(again) for _ in range(1000)]
     assert 95 < due[-1].at_s < 105
     assert 50 < sum(d.overlaps for d in due) < 150
+
+
+# --------------------------------------------------------------------------------------------------- home routed
+
+
+async def test_a_service_that_is_not_here_is_looked_for_at_home_and_reached_over_the_link(world: World) -> None:
+    access = await access_to(world, TARGET)
+    home, here = world.networks[HOME], access.discover
+    access.network = msgspec.structs.replace(access.network, home=HOME, link=home.root)
+    at_home = await access_to(world, HOME)
+    asked: list[str | None] = []
+
+    async def discover(nf: Nf, network: NetworkId | None = None) -> Response:
+        asked.append(None if network is None else str(network))
+        return await (here(nf) if network is None else at_home.discover(nf))
+
+    access.discover = discover  # type: ignore[method-assign]
+    assert await access.find(SESSION) == home.root
+    assert asked == [None, HOME]
+    # What this network has itself is not looked for elsewhere.
+    await world.networks[TARGET].host()
+    access.forget(SESSION)
+    assert await access.find(SESSION) == world.networks[TARGET].root
+    assert asked == [None, HOME, None]

@@ -24,7 +24,7 @@ _CODE = re.compile(r"^[A-Z][A-Z0-9]*(_[A-Z0-9]+)+$")
 # ---------------------------------------------------------------------------------------------------- causes
 
 
-STATUSES = {"no": "403", "same": "403", "_no": "400", "BadProfile": "400", "BadQuery": "400"}
+STATUSES = {"no": "403", "same": "403", "_no": "403", "BadProfile": "400", "BadQuery": "400"}
 """Status that a helper gives to all its refusals."""
 
 

@@ -183,7 +183,7 @@ async def test_a_keeper_that_does_not_count_rows_is_enough(pair: Any, monkeypatc
     async def uncounted(self: Any, service: str) -> Any:
         import msgspec
 
-        return msgspec.structs.replace(await asked(self, service), ues=None)
+        return msgspec.structs.replace(await asked(self, service), rows=None)
 
     monkeypatch.setattr(keepers.Keepers, "status", uncounted)
     name = (await pair.migrate(move_all=True))["migrationId"]

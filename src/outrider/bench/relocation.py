@@ -25,6 +25,7 @@ from outrider.demo.access import NetworkAt
 from outrider.demo.processes import ProcessFailed, Running
 from outrider.demo.quantiles import quantiles
 from outrider.demo.stage import Operator, Stage, new_instance_id
+from outrider.network.reach import Reach
 
 WARM_S = 3.0
 """Load before what is counted as `before` begins."""
@@ -83,7 +84,8 @@ async def _run(options: Options, contexts: int, stage: Stage, say: Callable[[str
         await asyncio.sleep(options.before_s)
         used_before, bytes_before = _used(stage, load), await stage.relay_bytes()
         command_s = time.monotonic()
-        started = await a.cli("migration", "start", service, "--to", b.id, "--move-all")
+        wanted = {"service": service, "target": b.id, "moveAll": True}
+        started = await _ask(a, "POST", "/nlmsf-migration/v1/migrations", wanted)
         shown = await _settled(a, started["migrationId"], options.move_limit_s)
         settled_s = _monotonic_s(shown["phases"]["SETTLED"])
         wire_bytes = await stage.relay_bytes() - bytes_before
@@ -145,11 +147,20 @@ async def _load(options: Options, contexts: int, stage: Stage) -> Running:
     return await Running.start("load", stage.directory / "load.log", "outrider.bench.load", str(file))
 
 
+async def _ask(operator: Operator, method: str, path: str, json: object = msgspec.UNSET) -> Any:
+    """What the operator's command asks the node, without the start-up of a command."""
+    async with Reach(operator.directory) as reach:
+        response = await reach.request(method, path, scope=path.split("/")[1], json=json)
+    if response.status >= 300:
+        raise ProcessFailed(f"{method} {path} answered {response.status}: {response.body[:300]!r}")
+    return response.json()
+
+
 async def _running(operator: Operator, service: str) -> None:
     """Wait until the keeper has its store open again."""
     until_s = time.monotonic() + RUNNING_LIMIT_S
     while True:
-        shown = await operator.cli("service", "show", service)
+        shown = await _ask(operator, "GET", f"/nlmsf-catalogue/v1/deployments/{service}")
         if shown["state"] == "RUNNING" and shown.get("keeper"):
             return
         if time.monotonic() > until_s:
@@ -173,8 +184,9 @@ async def _settled(operator: Operator, migration_id: str, limit_s: float) -> dic
 
 async def _keeper(operator: Operator, service: str) -> dict[str, Any]:
     """What a keeper says of itself."""
-    shown: dict[str, Any] = (await operator.cli("service", "show", service))["keeper"]
-    return shown
+    shown = await _ask(operator, "GET", f"/nlmsf-catalogue/v1/deployments/{service}")
+    keeper: dict[str, Any] = shown["keeper"]
+    return keeper
 
 
 def _worst(keepers: list[dict[str, Any]], cause: str) -> dict[str, float]:

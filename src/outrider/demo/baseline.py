@@ -3,7 +3,8 @@
 *Home routed*: a consumer in the target network finds the service through its own NRF, which asks home's through the
 borders, and gets home's token the same way; its requests go to home's producer over a link with the delay of the
 borders' link. For that home's operator has opened its producers to that network (`allowedPlmns`, `allowedSnpns`):
-without it an SNPN's consumers are not shown them. *No service*: it only asks its own NRF, which knows of none. Every run has UEs of its own.
+without it an SNPN's consumers are not shown them. *No service*: a consumer only asks its own NRF, which knows of none.
+Every run has UEs of its own.
 """
 
 import asyncio
