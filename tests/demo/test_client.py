@@ -140,7 +140,7 @@ async def test_arrivals_basic_requests_and_discoveries_are_noted(world: World) -
     await play(world, TRACK)
     assert {(a.ue, a.network) for a in lines(world, Arrived)} == {(f"ue-{m.ue}", m.network) for m in TRACK}
     assert all(a.registered is not None and a.registered >= a.due for a in lines(world, Arrived))
-    assert {b.operation for b in lines(world, Basic)} == {"register", "pdu-session"}
+    assert {b.operation for b in lines(world, Basic)} == {"register", "deregister", "pdu-session"}
     assert {(d.network, d.instances) for d in lines(world, Discovered)} == {(HOME, 1), (TARGET, 0), (TARGET, 1)}
     assert [o.outcome for o in lines(world, Opened)] == ["ok"] * 4
     assert len(lines(world, Final)) == 4

@@ -284,12 +284,22 @@ class Shadow:
     def __init__(self, host: "Host", home: str) -> None:
         self._host = host
         self.home = home
-        stored = host.store.value("shadow-acked")
-        self.pending = Pending(host, int(stored) if stored else 0)
+        self.pending = Pending(host, self._acked_before(host))
         self._sent_lsn = self.pending.acked_lsn
         self._saved_lsn = self.pending.acked_lsn
         self._task = asyncio.create_task(self._run(), name="shadow")
         self._task.add_done_callback(host.ended)
+
+    @staticmethod
+    def _acked_before(host: "Host") -> int:
+        """Up to where home has the log: as it was noted, or further if the log was trimmed since.
+
+        The log is trimmed up to what home has acknowledged, and a crash may come before that is noted.
+        """
+        last = host.store.last_lsn()
+        noted = int(host.store.value("shadow-acked") or 0)
+        left = host.store.log(noted, 1)
+        return left[0].lsn - 1 if left else max(noted, last)
 
     async def close(self) -> None:
         """Stop the stream."""

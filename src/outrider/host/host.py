@@ -577,7 +577,7 @@ class Host:
             needed = self.followers.needed_lsn()
             through = self.store.last_lsn() if needed is None else needed
             await self.committer.run(functools.partial(self.store.trim_log, through))
-            for peer, receiver in self._receivers.items():
+            for peer, receiver in list(self._receivers.items()):  # a peer may come while this waits
                 if receiver.high_lsn and receiver.store_id is not None:
                     name = _high_lsn(peer, receiver.store_id)
                     await self.committer.submit(SetValue(name, str(receiver.high_lsn).encode()))

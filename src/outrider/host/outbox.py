@@ -105,9 +105,9 @@ class Outbox:
                 host.stars.closed(key)
                 actor.delivery_ended()
             self.delivered_count += len(done)
-            if len(done) == len(entries):
-                backoff_ms = limits.RESEND_MIN_MS
-            elif len(done) == 0 or self._may(key) is not None:
+            if done:
+                backoff_ms = limits.RESEND_MIN_MS  # the receiver is there: a backlog is not to wait for seconds
+            if len(done) < len(entries) and (not done or self._may(key) is not None):
                 await asyncio.sleep(backoff_ms / 1000)
                 backoff_ms = min(2 * backoff_ms, limits.RESEND_MAX_MS)
 

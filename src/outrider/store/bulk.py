@@ -5,17 +5,18 @@ at every row, and is fifty times slower.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 from struct import unpack
-from typing import Any
 
 import msgspec
 
-from outrider.core.record import Change, Head, LogEntry, Record, sum_digests
+from outrider.core.record import Change, Head, LogEntry, Record
+from outrider.protocol.ownership import Row
 from outrider.store.content import HeadRow
 from outrider.store.port import PartitionSum
-from outrider.store.schema import LARGE_READ_BYTES
+from outrider.store.schema import LARGE_READ_BYTES, ROW_COLUMNS, row_of
+from outrider.store.wide import Run, read
 
 _EXTENT = (
     "SELECT count(*), sum(length(body)), min(k), max(k) "
@@ -45,21 +46,30 @@ _LOG = (
     "FROM (SELECT * FROM log WHERE lsn > ? AND lsn <= ? ORDER BY lsn)"
 )
 
+_OWN_ROWS = (
+    f"SELECT CAST(group_concat(k, '') AS BLOB), json_group_array(json_array(length(k), {ROW_COLUMNS})) "
+    "FROM (SELECT * FROM row WHERE k >= ? AND k < ? ORDER BY k)"
+)
+_SUM = "SELECT count(*), CAST(group_concat(digest, '') AS BLOB) FROM head WHERE k >= ? AND k < ?"
+_SUM_OF = (
+    "WITH want (i, k) AS (VALUES {rows}) "
+    "SELECT count(*), CAST(group_concat(digest, '') AS BLOB) FROM want CROSS JOIN head USING (k)"
+)
+
 _lengths = msgspec.json.Decoder(list[tuple[int, int]])
 _records = msgspec.json.Decoder(list[tuple[int, int, str, str, int, int, int | None]])
 _heads = msgspec.json.Decoder(list[tuple[int, int, int]])
+_own_rows = msgspec.json.Decoder(list[tuple[int, str, int, str | None, int, int, str | None]])
 _integers = msgspec.json.Decoder(list[int])
 _entries = msgspec.json.Decoder(list[tuple[int, int, int]])
 _delta = msgspec.msgpack.Decoder(tuple[Head, Head, list[Change]])
 _new = tuple.__new__  # `Record(…)` without a call in Python, which takes as long as all the rest
 
-Rows = Callable[[str, Sequence[Any]], list[Any]]
-
 
 class Bulk:
-    """Bulk reads by way of `rows`, which runs one statement and returns its rows."""
+    """Bulk reads by way of `rows`, which runs one statement."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Run) -> None:
         self._rows = rows
 
     def chunk(self, start: bytes, stop: bytes, limit: int) -> tuple[bytes, list[HeadRow], list[Record]]:
@@ -119,18 +129,28 @@ class Bulk:
             at, entry_at = at + length, entry_at + size
         return found
 
+    def own_rows(self, start: bytes, stop: bytes) -> dict[bytes, Row]:
+        """The rows of their own of the keys in a range."""
+        keys, rest = self._rows(_OWN_ROWS, (start, stop))[0]
+        found = {}
+        at = 0
+        for length, *columns in _own_rows.decode(rest):
+            found[keys[at : at + length]] = row_of(*columns)
+            at += length
+        return found
+
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
         """Count and Σ of the heads' digests."""
-        apart = set(without)
-        if apart:
-            rows = self._rows("SELECT k, digest FROM head WHERE k >= ? AND k < ?", (start, stop))
-            digests = [digest for key, digest in rows if key not in apart]
-            return PartitionSum(len(digests), sum_digests(digests))
-        sql = "SELECT count(*), CAST(group_concat(digest, '') AS BLOB) FROM head WHERE k >= ? AND k < ?"
-        ues, joined = self._rows(sql, (start, stop))[0]
-        words = unpack(f">{2 * ues}Q", joined or b"")
-        total = (sum(words[::2]) << 64) + sum(words[1::2])
+        ues, joined = self._rows(_SUM, (start, stop))[0]
+        total = _sum(joined)
+        for _, (apart, joined) in read(self._rows, _SUM_OF, [(key,) for key in set(without) if start <= key < stop]):
+            ues, total = ues - apart, total - _sum(joined)
         return PartitionSum(ues, (total % (1 << 128)).to_bytes(16, "big"))
+
+
+def _sum(digests: bytes | None) -> int:
+    words = unpack(f">{len(digests or b'') // 8}Q", digests or b"")
+    return (sum(words[::2]) << 64) + sum(words[1::2])
 
 
 def _key_at_limit(keys: bytes, lengths: list[tuple[int, int]], limit: int) -> bytes:

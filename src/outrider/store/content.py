@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import apsw
 
 from outrider.core.record import NO_HEAD, Head, LogEntry, Record, digest_of, record_hash
+from outrider.store import wide
 from outrider.store.overlay import leads
 
 _HEAD = "SELECT epoch, n, digest FROM head WHERE k = ?"
@@ -17,10 +18,10 @@ _PUT_HEAD = (
     "ON CONFLICT DO UPDATE SET epoch = excluded.epoch, n = excluded.n, digest = excluded.digest"
 )
 _ALL = "SELECT k, kind, nf, id, body, version, due_ms FROM rec WHERE k = ? ORDER BY kind, nf, id"
-_ADD = "INSERT INTO rec VALUES (?, ?, ?, ?, ?, ?, ?)"
-_ADD_HEAD = "INSERT INTO head VALUES (?, ?, ?, ?)"
-_DROP_ALL = "DELETE FROM rec WHERE k = ?"
-_DROP_HEAD = "DELETE FROM head WHERE k = ?"
+_ADD = "INSERT INTO rec SELECT * FROM (VALUES {rows}) WHERE column1 NOT NULL"
+_ADD_HEAD = "INSERT INTO head SELECT * FROM (VALUES {rows}) WHERE column1 NOT NULL"
+_DROP_ALL = "DELETE FROM rec WHERE k IN (VALUES {rows})"
+_DROP_HEAD = "DELETE FROM head WHERE k IN (VALUES {rows})"
 
 HeadRow = tuple[bytes, int, int, bytes]
 
@@ -53,9 +54,8 @@ class Content:
 
     def install(self, key: bytes, head: Head, records: Sequence[Record]) -> None:
         """Replace all records of a key by these, which fit."""
-        self._db.execute(_DROP_ALL, (key,))
-        if records:
-            self._db.executemany(_ADD, records)
+        wide.write(self._db, _DROP_ALL, [(key,)])
+        wide.write(self._db, _ADD, records)
         self._db.execute(_PUT_HEAD, (key, *head))
 
     def after(self, key: bytes, entries: Iterable[LogEntry]) -> tuple[Head, list[Record]] | None:
@@ -80,17 +80,14 @@ class Content:
 
     def add(self, heads: Sequence[HeadRow], records: Sequence[Record]) -> None:
         """Add UEs that are not here."""
-        if records:
-            self._db.executemany(_ADD, records)
-        if heads:
-            self._db.executemany(_ADD_HEAD, heads)
+        wide.write(self._db, _ADD, records)
+        wide.write(self._db, _ADD_HEAD, heads)
 
     def remove(self, keys: Iterable[bytes]) -> None:
         """Delete records and heads of these keys."""
         rows = [(key,) for key in keys]
-        if rows:
-            self._db.executemany(_DROP_ALL, rows)
-            self._db.executemany(_DROP_HEAD, rows)
+        wide.write(self._db, _DROP_ALL, rows)
+        wide.write(self._db, _DROP_HEAD, rows)
 
     def unproved(self, heads: Iterable[HeadRow], records: Iterable[Record]) -> list[bytes]:
         """The keys whose records do not add up to their head, or that are named twice or have no head."""

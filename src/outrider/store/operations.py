@@ -316,7 +316,7 @@ class Operations:
             if row.state is not Ownership.FOREIGN:
                 return RowChanged(row)
         self._content.remove(op.keys)
-        self._db.executemany("DELETE FROM ident WHERE k = ?", [(key,) for key in op.keys])
+        wide.write(self._db, "DELETE FROM ident WHERE k IN (VALUES {rows})", [(key,) for key in op.keys])
         return Done()
 
     def _set_value(self, op: SetValue) -> Outcome:

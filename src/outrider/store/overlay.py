@@ -53,10 +53,11 @@ class Overlay:
         self._changed: dict[Name, None] = {}
 
     def _read(self) -> None:
-        for part, (found,) in wide.read(self._db, _HEADS, [(key,) for key in self._heads]):
+        run = wide.runner(self._db)
+        for part, (found,) in wide.read(run, _HEADS, [(key,) for key in self._heads]):
             for i, epoch, n, digest in _heads.decode(found):
                 self._heads[part[i][0]] = Head(epoch, n, bytes.fromhex(digest))
-        for part, (found, bodies) in wide.read(self._db, _RECORDS, list(self._records)):
+        for part, (found, bodies) in wide.read(run, _RECORDS, list(self._records)):
             at = 0
             for i, version, due_ms, length in _records.decode(found):
                 key, kind, nf, name = part[i]

@@ -75,6 +75,7 @@ class Reader:
     def __init__(self, path: Path, on_fault: OnFault = lambda raised: None) -> None:
         self._point = _Reading(path, on_fault)
         self._bulk = _Reading(path, on_fault)
+        self._few = Bulk(self._point.rows)
         self._many = Bulk(self._bulk.rows)
         self.timers = DueTimers(self._point.rows)
 
@@ -146,8 +147,7 @@ class Reader:
 
     def own_rows(self, start: bytes, stop: bytes) -> dict[bytes, Row]:
         """See `ContextStore.own_rows`."""
-        rows = self._point.rows(f"SELECT k, {ROW_COLUMNS} FROM row WHERE k >= ? AND k < ?", (start, stop))
-        return {key: row_of(*columns) for key, *columns in rows}
+        return self._few.own_rows(start, stop)
 
     def due_timers(self, through_ms: int, limit: int) -> list[Record]:
         """See `ContextStore.due_timers`."""

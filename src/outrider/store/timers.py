@@ -13,9 +13,9 @@ from heapq import nsmallest
 from outrider.core.ids import SHARED_STAR, partition_range
 from outrider.core.record import Record
 from outrider.protocol.ownership import Ownership
-from outrider.store.bulk import Rows
 from outrider.store.port import Done, Operation, Outcome, SetRow, Take, Work
 from outrider.store.schema import REC_COLUMNS, state_of
+from outrider.store.wide import Run
 
 _OWNED = f"{state_of('rec.k')} = 'owned'"
 _PASSED = (
@@ -37,7 +37,7 @@ Range = tuple[bytes, bytes]
 class DueTimers:
     """The due timers of one store, in memory; lost when the store is closed, and found again by the first look."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Run) -> None:
         self._rows = rows
         self._lock = threading.Lock()
         self._passed_ms = _BEGINNING

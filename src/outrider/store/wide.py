@@ -5,7 +5,7 @@ batch of sixty units took 0.6 s when it made five hundred small statements. A wi
 rows. Their number is rounded up to a power of two with rows of NULL, so a few prepared statements serve any number.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -15,6 +15,13 @@ import apsw
 _MOST = 256
 
 Rows = Sequence[Sequence[Any]]
+Run = Callable[[str, Sequence[Any]], list[Any]]
+"""Runs one statement and returns its rows."""
+
+
+def runner(db: apsw.Connection) -> Run:
+    """Runs statements on this connection."""
+    return lambda sql, bindings: db.execute(sql, bindings).fetchall()
 
 
 def write(db: apsw.Connection, sql: str, rows: Rows) -> None:
@@ -23,13 +30,12 @@ def write(db: apsw.Connection, sql: str, rows: Rows) -> None:
         db.execute(text, bindings)
 
 
-def read(db: apsw.Connection, sql: str, rows: Rows) -> Iterator[tuple[Rows, Any]]:
+def read(run: Run, sql: str, rows: Rows) -> Iterator[tuple[Rows, Any]]:
     """Run `sql`, in which `{rows}` stands for `(0, ?, …), (1, ?, …)`; gives each part of the rows and the one row that
     the statement made of it.
     """
     for part, text, bindings in _parts(sql, rows, numbered=True):
-        (result,) = db.execute(text, bindings).fetchall()
-        yield part, result
+        yield part, run(text, bindings)[0]
 
 
 def _parts(sql: str, rows: Rows, *, numbered: bool) -> Iterator[tuple[Rows, str, tuple[Any, ...]]]:
