@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 app = typer.Typer(invoke_without_command=True)
@@ -27,6 +28,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of everything that is left to chance.")] = 1,
     report: Annotated[Path | None, typer.Option(help="Write the report here as JSON.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep all files of the run in this new folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON; the view goes to stderr.")] = False,
 ) -> None:
     """Two networks, a service, a group of UEs that travels, and an independent verdict.
 
@@ -41,7 +43,7 @@ def demo(
     from outrider.demo.run import Options, run
     from outrider.demo.stage import HOME, TARGET
 
-    console = Console()
+    console = Console(stderr=as_json)
     options = Options(service, ues, rate, rtt_ms, track, contexts, seed, keep, baseline)
     try:
         with Screen(View(HOME, TARGET), console) as screen:
@@ -49,7 +51,9 @@ def demo(
     except ProcessFailed as failed:
         console.print(f"The demo could not be run to its end.\n{failed}", style="red")
         raise typer.Exit(FAULT) from None
-    show(made)
+    show(made, console)
+    if as_json:
+        typer.echo(msgspec.json.encode(made).decode())
     if report is not None:
         made.write(report)
     raise typer.Exit(0 if made.verdict == "PASS" else 1)

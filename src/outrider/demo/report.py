@@ -132,7 +132,9 @@ def bars(findings: Findings, measured: Measured) -> list[Bar]:
         _at_most("timers and notifications missed, doubled, reordered", side_effects, 0, judged=findings.ues > 0),
         *_waits("wait added at arrival", measured.added_wait_ms.arrival, measured.rtt_ms),
         *_waits("wait added to held requests", measured.added_wait_ms.held, measured.rtt_ms),
-        _at_most("bytes on the wire ÷ state", amplification, 0.25),
+        _at_most(
+            "bytes on the wire ÷ state", amplification, 0.25, note="The package and forwarded requests are in it."
+        ),
         _at_most("p99 of the service, during ÷ before", ratio, 1.5),
         _at_most("failed requests of the basic part", findings.basic_failed, 0, judged=findings.basic_sent > 0),
         _at_most("p99 of the basic part, during ÷ before", findings.basic_p99_ratio, 1.1),
@@ -146,8 +148,8 @@ def bars(findings: Findings, measured: Measured) -> list[Bar]:
 def _waits(kpi: str, waits: Quantiles, rtt_ms: float) -> list[Bar]:
     note = f"A round trip of {rtt_ms:g} ms is in it." if rtt_ms else ""
     return [
-        _at_most(f"{kpi}, p99 in ms ({waits.count} requests)", waits.p99, 5.0, note=note),
-        _at_most(f"{kpi}, max in ms", waits.max, 25.0 + rtt_ms),
+        _at_most(f"{kpi}, p99 in ms ({waits.count} requests)", waits.p99, 5.0, judged=waits.count > 0, note=note),
+        _at_most(f"{kpi}, max in ms", waits.max, 25.0 + rtt_ms, judged=waits.count > 0),
     ]
 
 

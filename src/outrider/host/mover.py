@@ -126,6 +126,8 @@ class Mover:
                 doubt += 1
             elif row.peer == peer:
                 moved += 1
+        if m.role == "target":
+            own, moved = moved, own  # the peer's are still to come, the own have come
         return {"remainingUes": own, "movedUes": moved, "doubtUes": doubt}
 
     # -------------------------------------------------------------------------------------- the sweep

@@ -10,6 +10,7 @@ commit. So the rewriting of network-bound fields is never seen half done, and a 
 relocation: taking a key needs no worker.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ class Units:
     def __init__(self, host: "Host") -> None:
         self._host = host
         self._unit = 0
+        self._slots = asyncio.Semaphore(limits.WORKER_IN_FLIGHT // 4)
         self.run_count = 0
         self.replayed_count = 0
 
@@ -165,9 +167,13 @@ class Units:
             name=c.name,
             entry_id=c.answer_id,
         )
-        return await host.worker.run(
-            run, limit_ms=min(limits.UNIT_LIMIT_MS, max(1.0, remaining_ms)), read_shared=host.read_shared
-        )
+        return await self._propose(run, remaining_ms)
+
+    async def _propose(self, run: wire.Run, remaining_ms: float) -> wire.Proposal | WorkerFault:
+        """Hand a unit to the worker; one too many waits here for its turn, in order, instead of being refused."""
+        async with self._slots:
+            limit_ms = min(limits.UNIT_LIMIT_MS, max(1.0, remaining_ms))
+            return await self._host.worker.run(run, limit_ms=limit_ms, read_shared=self._host.read_shared)
 
     async def _arrive(self, context: Context, job: Job) -> list[Change] | WorkerFault:
         """Run `on_arrival` of all NF services; what it changes goes into the job's commit."""
@@ -184,7 +190,7 @@ class Units:
             network=host.network.plmn_id(),
             instances=host.config.nf_instance_ids,
         )
-        proposal = await host.worker.run(run, limit_ms=limits.UNIT_LIMIT_MS, read_shared=host.read_shared)
+        proposal = await self._propose(run, limits.UNIT_LIMIT_MS)
         if isinstance(proposal, WorkerFault):
             return proposal
         return self._changes(context, proposal, None)

@@ -134,9 +134,9 @@ class Bulk:
         keys, rest = self._rows(_OWN_ROWS, (start, stop))[0]
         found = {}
         at = 0
-        for length, *columns in _own_rows.decode(rest):
-            found[keys[at : at + length]] = row_of(*columns)
-            at += length
+        for columns in _own_rows.decode(rest):
+            found[keys[at : at + columns[0]]] = row_of(*columns[1:])
+            at += columns[0]
         return found
 
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
@@ -149,7 +149,7 @@ class Bulk:
 
 
 def _sum(digests: bytes | None) -> int:
-    words = unpack(f">{len(digests or b'') // 8}Q", digests or b"")
+    words: tuple[int, ...] = unpack(f">{len(digests or b'') // 8}Q", digests or b"")
     return (sum(words[::2]) << 64) + sum(words[1::2])
 
 

@@ -6,7 +6,6 @@ is for an operation that no state of the store could make possible; the caller u
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 import apsw
 import msgspec
@@ -68,6 +67,8 @@ class Operations:
     def __init__(self, db: apsw.Connection, digest_key: bytes, lsn: int) -> None:
         self._db = db
         self._digest_key = digest_key
+        self._run_sql = wide.runner(db)
+        self._many = Bulk(self._run_sql)
         self._content = Content(db, digest_key)
         self.lsn = lsn
 
@@ -111,17 +112,13 @@ class Operations:
         effective_of = {key: star_of(key) for key in keys}
         found: dict[bytes | None, Row] = {}
         want = {*effective_of, *effective_of.values()} - {None}
-        for part, (rows,) in wide.read(self._db, _ROWS, [(key,) for key in want]):
+        for part, (rows,) in wide.read(self._run_sql, _ROWS, [(key,) for key in want]):
             for columns in _rows.decode(rows):
                 found[part[columns[0]][0]] = row_of(*columns[1:])
         return {key: effective(found.get(key), found.get(star)) for key, star in effective_of.items()}
 
     def _row(self, key: bytes) -> Row:
         return self._rows([key])[key]
-
-    def _own_rows(self, start: bytes, stop: bytes) -> dict[bytes, Row]:
-        rows = self._db.execute(f"SELECT k, {ROW_COLUMNS} FROM row WHERE k >= ? AND k < ?", (start, stop))
-        return {key: row_of(*columns) for key, *columns in rows}
 
     def _bound(self, identity: str) -> bytes | None:
         for (key,) in self._db.execute("SELECT k FROM ident WHERE identity = ?", (identity,)):
@@ -195,7 +192,7 @@ class Operations:
         for key in named:
             if star_of(key) != star:
                 raise Impossible(f"{key_text(key)} is not in partition {key_text(star)}")
-        return self._own_rows(*partition_range(star[1]))
+        return self._many.own_rows(*partition_range(star[1]))
 
     def _put_row(self, key: bytes, row: Row) -> None:
         self._db.execute(_PUT_ROW, (key, *row_columns(row)))
@@ -205,9 +202,7 @@ class Operations:
             self._put_row(key, row)
 
     def _drop_rows(self, keys: Iterable[bytes]) -> None:
-        rows = [(key,) for key in keys]
-        if rows:
-            self._db.executemany("DELETE FROM row WHERE k = ?", rows)
+        wide.write(self._db, "DELETE FROM row WHERE k IN (VALUES {rows})", [(key,) for key in keys])
 
     # ------------------------------------------------------------------------------------------ grants
 
@@ -258,8 +253,7 @@ class Operations:
         for key in op.keep.keys() & rows.keys():
             return RowChanged(rows[key])
         stay = (rows.keys() - op.drop) | op.keep.keys()
-        following = Bulk(lambda sql, bindings: self._db.execute(sql, bindings).fetchall())
-        if following.partition_sum(*partition_range(op.key[1]), stay) != (op.head.n, op.head.digest):
+        if self._many.partition_sum(*partition_range(op.key[1]), stay) != (op.head.n, op.head.digest):
             return DoesNotFit(full=False)
         self._drop_rows(op.drop)
         self._put_rows(op.keep)
@@ -289,8 +283,8 @@ class Operations:
                 raise Impossible(f"{key_text(key)} is outside the range to be replaced")
         if self._content.unproved(op.heads, op.records):
             return DoesNotFit(full=True)
-        here: list[Any] = self._db.execute("SELECT k FROM head WHERE k >= ? AND k < ?", (op.start, op.stop)).fetchall()
-        own = self._own_rows(op.start, op.stop)
+        here = self._many.heads(op.start, op.stop)
+        own = self._many.own_rows(op.start, op.stop)
         stars: dict[bytes | None, Row] = {}
 
         def stays(key: bytes) -> bool:
@@ -302,7 +296,7 @@ class Operations:
                 row = stars[star]
             return row.state is not Ownership.FOREIGN
 
-        self._content.remove(key for (key,) in here if not stays(key))
+        self._content.remove(key for key, *_ in here if not stays(key))
         kept = {key for key, *_ in op.heads if stays(key)}
         if kept:
             self._content.add([h for h in op.heads if h[0] not in kept], [r for r in op.records if r.key not in kept])
