@@ -189,9 +189,9 @@ class Host:
         if kept:
             facts = {"keys": str(len(kept)), "first": key_text(kept[0])}
             return Refusal("CONTEXTS_OWNED_HERE", "contexts are owned or in doubt here", facts, status=409)
-        heads = await self.reading(lambda r: [h[0] for h in r.chunk(b"", b"\xff", 1 << 40).heads])
-        await self.committer.submit(Erase(heads))
-        return len(heads)
+        keys = await self.reading(lambda store: [key for key, *_ in store.heads(b"", b"\xff")])
+        await self.committer.submit(Erase(keys))
+        return len(keys)
 
     # -------------------------------------------------------------------------------- clocks and reading
 

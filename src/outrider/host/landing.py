@@ -5,15 +5,19 @@ file the live one. A host that has copies already (home, after a visit) takes ch
 early are granted whole into the live file and win over what the staging file says of them.
 """
 
-from typing import TYPE_CHECKING
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from outrider.core.ids import star_of
 from outrider.host.failpoints import reach
+from outrider.host.followers import COPIED
 from outrider.protocol import messages
 from outrider.protocol.ownership import Ownership
-from outrider.store.port import Follow, Followed, Replace, Staging
+from outrider.store.port import DoesNotFit, Follow, Followed, Replace, Staging, StagingBroken
 
 if TYPE_CHECKING:
     from outrider.host.host import Host
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 Range = tuple[bytes, bytes]
+T = TypeVar("T")
 
 
 class Landing:
@@ -64,12 +69,24 @@ class Landing:
             self._copy, self.ues = (chunk.mig, chunk.gen), 0
             self._staging = await self._stage(chunk.gen)
         if self._staging is not None:
-            staging = self._staging
-            await self._host.committer.run(lambda: staging.load(chunk.heads, chunk.records))
+            await self._staged(functools.partial(self._staging.load, chunk.heads, chunk.records))
         else:
-            await self._host.committer.submit(Replace(chunk.start, chunk.stop, chunk.heads, chunk.records))
+            replace = Replace(chunk.start, chunk.stop, chunk.heads, chunk.records)
+            if isinstance(await self._host.committer.submit(replace), DoesNotFit):
+                self.need.append((chunk.start, chunk.stop))
+        self._host.stars.unproved(chunk.start, chunk.stop)
         self.ues += len(chunk.heads)
         reach("chunk-loaded")
+
+    async def _staged(self, work: Callable[[], T]) -> T | None:
+        """Work on the staging file, in a thread; where that file breaks, the copy goes on in the live one."""
+        try:
+            return await asyncio.to_thread(work)
+        except StagingBroken as broken:
+            log.error("staging.broken", why=str(broken))
+            await self.discard()
+            self.need.append(COPIED)
+            return None
 
     async def _stage(self, gen: int) -> Staging | None:
         try:
@@ -81,8 +98,8 @@ class Landing:
         if not entry_frame.entries:
             return
         if self._staging is not None:
-            staging = self._staging
-            followed = await self._host.committer.run(lambda: staging.follow(entry_frame.entries))
+            staged = await self._staged(functools.partial(self._staging.follow, entry_frame.entries))
+            followed = staged or Followed(0, 0, [])
         else:
             outcome = await self._host.committer.submit(Follow(entry_frame.entries))
             assert isinstance(outcome, Followed)
@@ -93,9 +110,10 @@ class Landing:
         host = self._host
         if self._came(mark):
             return
-        total = await host.reading(lambda r: r.partition_sum(mark.start, mark.stop, mark.without))
+        total = await host.reading(lambda store: store.prove(mark.start, mark.stop, mark.without))
         if (total.ues, total.digest) == (mark.ues, mark.digest):
             self.marks["equal"] += 1
+            host.stars.proved(mark.start)
             return
         if self._came(mark):
             return

@@ -152,7 +152,7 @@ class Mover:
             stars = [partition_key(p) for p in range(PARTITIONS) if self._owned(partition_key(p))]
             await self._move_all(stars, m, limits.FLIPS)
             single = [k for k, row in host.store.own_rows(b"u", b"v").items() if row.state is Ownership.OWNED]
-            shared = [k for k, *_ in host.store.chunk(b"s", b"t", 1_000_000).heads if self._owned(k)]
+            shared = [k for k, *_ in host.store.heads(b"s", b"t") if self._owned(k)]
             await self._move_all([*single, *shared], m, limits.GRANT_BATCH_KEYS)
             rows = host.store.own_rows(b"", b"\xff").values()
             left = [r for r in rows if r.state is Ownership.GRANTED and r.peer == m.peer]
