@@ -16,7 +16,7 @@ _EXAMPLE = Path("examples/group-coordination")
 def demo(
     service: Annotated[Path, typer.Option(help="The service's folder, with outrider.toml.", exists=True)] = _EXAMPLE,
     ues: Annotated[int, typer.Option(help="UEs in the group.", min=1)] = 300,
-    rate: Annotated[float, typer.Option(help="Transactions per second of each UE.", min=0.01)] = 0.5,
+    rate: Annotated[float, typer.Option(help="Transactions per second of each UE.", min=0.01)] = 0.2,
     rtt_ms: Annotated[float, typer.Option(help="Round trip between the networks.", min=0)] = 20.0,
     track: Annotated[Path | None, typer.Option(help="CSV of ue,time_s,network.", exists=True)] = None,
     contexts: Annotated[

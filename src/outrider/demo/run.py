@@ -46,7 +46,7 @@ class Options:
 
     service: Path
     ues: int = 300
-    rate: float = 0.5
+    rate: float = 0.2
     rtt_ms: float = 20.0
     track: Path | None = None
     contexts: int | None = None
