@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from outrider.core.compress import decompress
 from outrider.core.manifest import KeyRule, Manifest, NfServiceSpec
 from outrider.host.bootstrap import first_rows
 from outrider.host.config import KeeperConfig
 from outrider.host.front import Front
-from outrider.host.host import Host, decompress
+from outrider.host.host import Host
 from outrider.host.jobs import Elsewhere, Job
 from outrider.host.migrations import HostMigration
 from outrider.protocol.messages import Answer, Carried, bulk_batch, lane_batch
@@ -206,7 +207,7 @@ class _Link:
         await asyncio.sleep(net.delay_s / 2)
         if pair in net.cut or peer not in net.hosts:
             raise Unreachable("cut", not_sent=False)
-        batch = (bulk_batch if bulk else lane_batch).decode(decompress(body))
+        batch = bulk_batch.decode(body) if bulk else lane_batch.decode(decompress(body))
         response = await net.fronts[peer]._take(self._network, batch, bulk)
         await asyncio.sleep(net.delay_s / 2)
         if pair in net.lost_answers or (peer, self._network) in net.cut:

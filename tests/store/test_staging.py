@@ -41,7 +41,7 @@ def test_an_adopted_file_holds_what_was_loaded(kit, store, make, commit):
     assert store.heads(b"u", b"v") == []
     store.adopt(staging)
     assert store.heads(b"u", b"v") == heads
-    assert store.prove(b"u", b"v") == expected
+    assert store.partition_sum(b"u", b"v") == expected
     assert store.check() == []
     again = kit.open()
     assert again.heads(b"u", b"v") == heads
@@ -171,21 +171,38 @@ def test_a_staging_file_of_an_earlier_opening_is_discarded(kit, store, make, tmp
     assert again.heads(b"u", b"v") == []
 
 
-@pytest.mark.parametrize("wrong", ["record without head", "head twice", "record twice", "impossible", "follow"])
+@pytest.mark.parametrize("wrong", ["record without head", "head twice", "other body", "older version"])
+def test_of_a_chunk_whose_records_do_not_add_up_nothing_is_loaded(store, make, wrong):
+    key = make.ue(1)
+    staging = store.stage(1)
+    heads, records = chunk_of(make, [key, make.ue(2)])
+    match wrong:
+        case "record without head":
+            heads = heads[1:]
+        case "head twice":
+            heads = [heads[0], *heads]
+        case "other body":
+            records = [records[0]._replace(body=b"other"), *records[1:]]
+        case "older version":
+            records = [records[0]._replace(version=1), *records[1:]]
+    assert staging.load(heads, records) == [key]
+    assert staging.partition_sum(b"u", b"v").ues == 0
+    staging.discard()
+
+
+@pytest.mark.parametrize("wrong", ["record twice", "impossible", "follow"])
 def test_a_chunk_that_cannot_be_breaks_the_staging_file_and_not_the_store(store, make, commit, wrong):
     key = make.ue(1)
     staging = store.stage(1)
     heads, records = chunk_of(make, [key])
     entries = None
     match wrong:
-        case "record without head":
-            heads = []
-        case "head twice":
-            heads = heads * 2
         case "record twice":
             records = records * 2
+            heads = [(key, *make.head(1, 3, records))]
         case "impossible":
             records = [records[0]._replace(kind=9)]
+            heads = [(key, *make.head(1, 3, records))]
         case "follow":
             entries = [make.entry(key, NO_HEAD, [], Change(0, "nf", "a", b"", 17))]
     with pytest.raises(StagingBroken, match="staging"):

@@ -3,7 +3,7 @@
 import pytest
 
 from outrider.core.ids import partition_key, partition_range
-from outrider.core.record import NO_HEAD, Head, sum_digests
+from outrider.core.record import Head, sum_digests
 from outrider.protocol.partition import unfold
 from outrider.store.port import DoesNotFit, Done, Failed, Replace, RowChanged, SetRow, Take, Work
 
@@ -104,31 +104,6 @@ def test_the_grant_binds_the_identity_anew(store, make, commit):
     commit(store, Take(old, make.FOREIGN_0, make.owned(5), make.head(4, 0), [], identity="imsi-1"))
     commit(store, Take(new, make.FOREIGN_0, make.owned(5), make.head(4, 0), [], identity="imsi-1"))
     assert (store.key_of("imsi-1"), store.identity_of(old), store.identity_of(new)) == (new, None, "imsi-1")
-
-
-# ------------------------------------------------------------------------------------------- arrival
-
-
-def test_arrival_is_an_own_commit_on_top(store, make, commit):
-    key = make.ue(1)
-    records = make.records(key, 7, b"one")
-    head = make.head(4, 7, records)
-    take = Take(key, make.FOREIGN_0, make.owned(5), head, records, arrival=[make.put("place", b"here")])
-    done = commit(store, take)
-    assert (done.head[:2], done.lsn) == ((5, 8), 1)
-    (entry,) = store.log(0, 10)
-    assert (entry.prev, entry.head, entry.changes) == (head, done.head, [make.put("place", b"here")])
-    assert {(r.id, r.version) for r in store.context(key).records} == {("r0", 7), ("place", 8)}
-    assert store.check() == []
-
-
-def test_an_arrival_that_cannot_be_leaves_the_key_foreign(store, make, commit):
-    key = make.ue(1)
-    take = Take(
-        key, make.FOREIGN_0, make.owned(5), make.head(4, 0), [], arrival=[make.put("a", bytes(300_000))], identity="i"
-    )
-    assert isinstance(commit(store, take), Failed)
-    assert (store.row(key), store.context(key).head, store.key_of("i")) == (make.FOREIGN_0, NO_HEAD, None)
 
 
 # ---------------------------------------------------------------------------------------- SAME, DELTA
@@ -290,7 +265,7 @@ def test_a_granted_row_below_x_folds_into_the_star(store, make, commit, copied):
 def test_a_star_carries_no_content(store, make, commit):
     star = partition_key(0)
     head = make.head(1, 0)
-    for content in ({"records": []}, {"entries": []}, {"arrival": [make.put("a")]}, {"identity": "imsi-1"}):
+    for content in ({"records": []}, {"entries": []}, {"identity": "imsi-1"}):
         assert isinstance(commit(store, Take(star, make.FOREIGN_0, make.owned(2), head, **content)), Failed)
     for rows in ({"drop": frozenset({make.ue(2)})}, {"keep": {make.ue(2): make.foreign(1)}}):
         assert isinstance(commit(store, Take(make.ue(1), make.FOREIGN_0, make.owned(2), head, [], **rows)), Failed)

@@ -7,6 +7,7 @@ only the owner changes them.
 
 import enum
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -50,6 +51,10 @@ class Head(NamedTuple):
     digest: bytes
 
 
+HeadRow = tuple[bytes, int, int, bytes]
+"""A head and whose it is: key, epoch, n, digest."""
+
+
 class Change(NamedTuple):
     """One record put (`body` set) or deleted (`body` None); `version` is given by the commit."""
 
@@ -84,6 +89,15 @@ def record_hash(record: Record, digest_key: bytes) -> int:
     """Keyed 128-bit hash of one record, over key, kind, owner NF service, id, version, body and due time."""
     h = hashlib.blake2b(_LENGTHS.encode(record), digest_size=16, key=digest_key)
     return int.from_bytes(h.digest(), "big")
+
+
+def sums_by_key(records: Iterable[Record], digest_key: bytes) -> dict[bytes, int]:
+    """Σ of the record hashes of each key, not reduced: `record_hash` over many records, without a call for each."""
+    sums: defaultdict[bytes, int] = defaultdict(int)
+    encode, hashed, integer = _LENGTHS.encode, hashlib.blake2b, int.from_bytes
+    for record in records:
+        sums[record[0]] += integer(hashed(encode(record), digest_size=16, key=digest_key).digest(), "big")
+    return sums
 
 
 def digest_of(records: Iterable[Record], digest_key: bytes) -> bytes:

@@ -3,7 +3,7 @@
 Copy (PROTOCOL.md §7). One pass over the key space in chunks of whole UEs, and behind it the ordered log, for UEs
 already sent only (the cursor filter); both on one bulk lane, in order. There are no rounds: a UE is sent once, and
 then each of its changes once. When the pass is over a seal makes the copy durable at the target, and marks compare
-counts and digests. Chunks are read in a thread with a connection of its own, so that serving goes on.
+counts and digests. Chunks are read by another process (`store.bulk_process`), one ahead of the one that is sent.
 
 Shadow. From the first acceptance on, an owner that is not home sends its log to home over the control lane. So the
 way back needs only what home does not have yet.
@@ -26,7 +26,9 @@ from outrider.host.failpoints import reach
 from outrider.host.lanes import Lane
 from outrider.protocol import messages
 from outrider.protocol.ownership import Ownership
-from outrider.store.port import Chunk, ContextStore, PartitionSum, SetValue
+from outrider.store.bulk_work import Scanned
+from outrider.store.packed import pack_log
+from outrider.store.port import ContextStore, PartitionSum, SetValue
 
 if TYPE_CHECKING:
     from outrider.host.host import Host
@@ -37,10 +39,6 @@ Lag = Literal["same", "delta", "unknown"]
 
 COPIED = (b"s", b"v")
 """The range of what is copied: the shared objects and then the UEs."""
-
-
-def _chunk(start: bytes, stop: bytes, store: ContextStore) -> Chunk:
-    return store.chunk(start, stop, limits.CHUNK_RECORDS)
 
 
 def _sum(start: bytes, stop: bytes, without: list[bytes], store: ContextStore) -> PartitionSum:
@@ -126,6 +124,10 @@ class Copy:
         self.marks_wrong = 0
         self.pending = Pending(host, host.store.last_lsn())
         self.unsent: list[LogEntry] = []
+        self._ahead: list[LogEntry] = []
+        """Entries of UEs not sent yet that a chunk which is being read, or waits to be sent, may not have."""
+        self._bulk = host.bulk()
+        self._scanning = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._cursor = b""
         self._numbers: dict[int, int] = {}
@@ -140,6 +142,7 @@ class Copy:
         """Stop the stream."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await self._bulk.close()
         await self.lane.close()
 
     def lag_of(self, key: bytes) -> tuple[Lag, list[LogEntry]]:
@@ -196,6 +199,7 @@ class Copy:
         self._taken_lsn = 0
         self.pending = Pending(host, host.store.last_lsn())
         self.unsent = []
+        self._ahead = []
         self.total_ues = (await host.reading(lambda r: r.partition_sum(b"u", b"v"))).ues
         await self._chunks(*COPIED, advance=True)
         await self.lane.taken(self.lane.send(messages.Seal(self.migration_id, self.gen)))
@@ -213,35 +217,55 @@ class Copy:
             await host.next_commit(self.pending.read_lsn)
 
     async def _chunks(self, start: bytes, stop: bytes, *, advance: bool = False) -> int:
-        """Send a range in chunks, the log behind each where the cursor advances; returns the last lane number."""
+        """Send a range in chunks, the log behind each where the cursor advances; returns the last lane number.
+
+        While one chunk is sent the next is read. What the log gets meanwhile for UEs beyond the cursor is kept
+        (`_ahead`) until the chunk that may lack it has been sent; older entries are in every chunk read after them.
+        """
         number = self.lane.through
-        while start < stop:
-            chunk = await self._host.reading(functools.partial(_chunk, start, stop))
-            await self.lane.room()
-            number = self.lane.send(
-                messages.Chunk(
-                    self.migration_id, self.gen, start, chunk.stop, chunk.read_lsn, chunk.heads, chunk.records
-                )
-            )
-            reach("chunk-sent")
-            self.state_bytes += sum(len(r.body) for r in chunk.records)
-            self.copied_ues += sum(1 for key, *_ in chunk.heads if key[:1] == b"u")
-            start = chunk.stop
-            if advance:
-                self._cursor = start
-                await self._follow()
+        async with self._scanning:
+            scan: asyncio.Task[Scanned] | None = asyncio.create_task(self._scan(start, stop))
+            try:
+                while scan is not None:
+                    chunk = await scan
+                    scan = asyncio.create_task(self._scan(chunk.stop, stop)) if chunk.stop < stop else None
+                    lacking = [e for e in self._ahead if e.key < chunk.stop and e.lsn > chunk.read_lsn]
+                    self._ahead = []
+                    await self.lane.room()
+                    number = self.lane.send(
+                        messages.Chunk(self.migration_id, self.gen, start, chunk.stop, chunk.read_lsn, chunk.content)
+                    )
+                    reach("chunk-sent")
+                    self.state_bytes += chunk.body_bytes
+                    self.copied_ues += chunk.ues
+                    start = chunk.stop
+                    if advance:
+                        self._cursor = start
+                        await self._send_log(lacking)
+                        await self._follow()
+            finally:
+                if scan is not None:
+                    scan.cancel()
         return number
+
+    async def _scan(self, start: bytes, stop: bytes) -> Scanned:
+        return await self._bulk.scan(start, stop, limits.CHUNK_RECORDS)
 
     async def _follow(self) -> None:
         """Send what the log has got, for UEs already sent; what is not sent yet comes with its chunk."""
         await self._drain()
         while self.unsent:
             batch, self.unsent = self.unsent[: limits.LOG_BATCH], self.unsent[limits.LOG_BATCH :]
+            self._ahead += [e for e in batch if e.key >= self._cursor]
             lsn = batch[-1].lsn
-            sent = [e for e in batch if e.key < self._cursor]
-            await self.lane.room()
-            self._numbers[self.lane.send(messages.Log(self.migration_id, self.gen, lsn, sent))] = lsn
+            self._numbers[await self._send_log([e for e in batch if e.key < self._cursor], lsn)] = lsn
             await self._drain()
+
+    async def _send_log(self, entries: list[LogEntry], lsn: int = 0) -> int:
+        """Send entries; up to `lsn`, if given, the target then has all that concerns UEs already sent."""
+        await self.lane.room()
+        content = await asyncio.to_thread(pack_log, entries) if entries else b""
+        return self.lane.send(messages.Log(self.migration_id, self.gen, lsn, content))
 
     async def _mark(self) -> None:
         """Let the target compare, partition by partition."""

@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 
 from outrider.core import limits
+from outrider.core.compress import decompress
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal
 from outrider.host import answers
 from outrider.host.arrivals import PATH as ARRIVALS
 from outrider.host.finder import Finder
-from outrider.host.host import Host, decompress
+from outrider.host.host import Host
 from outrider.host.jobs import Elsewhere, Job
 from outrider.host.lanes import Receiver, StoreLost, ack
 from outrider.host.link import SCOPE
@@ -137,7 +138,7 @@ class Front:
             return refusal_response(Refusal("MIGRATION_UNKNOWN", detail, status=404))
         bulk = request.path.endswith("/bulk")
         try:
-            batch: Any = (bulk_batch if bulk else lane_batch).decode(decompress(request.body))
+            batch: Any = bulk_batch.decode(request.body) if bulk else lane_batch.decode(decompress(request.body))
         except (ValueError, msgspec.DecodeError) as error:
             return problem(400, "INVALID_MSG_FORMAT", f"not a frame: {error}")
         return await self._take(peer, batch, bulk)

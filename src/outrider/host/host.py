@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import structlog
-import zstandard
 
 from outrider.core import limits
+from outrider.core.compress import compress
 from outrider.core.ids import NetworkId, key_text
 from outrider.core.manifest import Manifest
 from outrider.core.record import Change, Kind
@@ -40,6 +40,7 @@ from outrider.protocol import messages, ownership
 from outrider.protocol.messages import Answer, BulkBatch, Carried, LaneBatch, encode
 from outrider.protocol.ownership import Ownership, Row
 from outrider.sbi.client import SbiClient
+from outrider.store.bulk_process import Bulk, BulkBeside
 from outrider.store.committer import GroupCommitter
 from outrider.store.port import ContextStore, Erase, Follow, Followed, Replace, SetValue
 from outrider.store.sqlite import SqliteStore
@@ -63,7 +64,9 @@ class Host:
         client: SbiClient,
         *,
         on_fault: Callable[[str], None],
+        bulk: Callable[[], Bulk] | None = None,
     ) -> None:
+        """`bulk` makes what does the bulk work of one copy; in threads of this process unless told otherwise."""
         self.config = config
         self.manifest = manifest
         self.network = NetworkId.parse(config.network_id)
@@ -73,6 +76,7 @@ class Host:
         self.worker = worker
         self.link = link
         self.client = client
+        self.bulk = bulk or (lambda: BulkBeside(store.path))
         self.permitted = store.value("permitted") != b"no"
         self.waits = Waits()
         self.hello = Hello(store.identity.store_id, store.identity.incarnation)
@@ -359,7 +363,7 @@ class Host:
         if lane is None:
 
             async def encoded(batch: LaneBatch) -> bytes:
-                return _compress(encode(batch))
+                return compress(encode(batch))
 
             lane = self._lanes[peer] = Lane(
                 peer,
@@ -395,7 +399,7 @@ class Host:
         self._open(peer, None)
 
         async def encoded(batch: BulkBatch) -> bytes:
-            return await asyncio.to_thread(lambda: _compress(encode(batch)))
+            return encode(batch)  # its content is compressed already
 
         return Lane(
             peer,
@@ -586,18 +590,3 @@ class Host:
 def _high_lsn(peer: str, store_id: str) -> str:
     """Name of the value that keeps how far a peer's store was seen to be durable; another store begins anew."""
     return f"high-lsn:{peer}:{store_id}"
-
-
-def _compress(body: bytes) -> bytes:
-    return zstandard.compress(body, 1)
-
-
-def decompress(body: bytes) -> bytes:
-    """A frame's content; `ValueError` if it is not one, or larger than a peer may send."""
-    try:
-        size = zstandard.frame_content_size(body)
-        if not 0 <= size <= limits.FRAME_BYTES:
-            raise ValueError(f"a frame of {size} bytes")
-        return zstandard.decompress(body, max_output_size=limits.FRAME_BYTES)
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from None

@@ -3,11 +3,14 @@
 While this host has no copies of its own, a copy lands in a staging file in bulk-load mode, and the seal makes that
 file the live one. A host that has copies already (home, after a visit) takes chunks into the live file. UEs that come
 early are granted whole into the live file and win over what the staging file says of them.
+
+Either way records are compared with the head that they claim before they are put in place, and entries with the digest
+that they lead to. So a head that is here is proved, and equal sums of heads prove equal content (PROTOCOL.md I4).
 """
 
 import asyncio
-import functools
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -17,6 +20,9 @@ from outrider.host.failpoints import reach
 from outrider.host.followers import COPIED
 from outrider.protocol import messages
 from outrider.protocol.ownership import Ownership
+from outrider.store.bulk_process import Bulk
+from outrider.store.bulk_work import Loaded
+from outrider.store.packed import unpack_chunk, unpack_log
 from outrider.store.port import DoesNotFit, Follow, Followed, Replace, Staging, StagingBroken
 
 if TYPE_CHECKING:
@@ -37,6 +43,8 @@ class Landing:
         self._copy = ("", 0)
         """Migration and generation of what is staged."""
         self._staging: Staging | None = None
+        self._bulk: Bulk | None = None
+        """Loads into the staging file."""
         self.need: list[Range] = []
         self.ues = 0
         self.marks = {"equal": 0, "wrong": 0}
@@ -61,59 +69,91 @@ class Landing:
         """Drop a staging file that will not be finished (abort)."""
         if self._staging is not None:
             staging, self._staging = self._staging, None
+            with contextlib.suppress(StagingBroken):
+                await self._close()
             await self._host.committer.run(staging.discard)
 
     async def _chunk(self, chunk: messages.Chunk) -> None:
         if (chunk.mig, chunk.gen) != self._copy:
             await self.discard()
             self._copy, self.ues = (chunk.mig, chunk.gen), 0
-            self._staging = await self._stage(chunk.gen)
-        if self._staging is not None:
-            await self._staged(functools.partial(self._staging.load, chunk.heads, chunk.records))
+            await self._stage(chunk.gen)
+        if self._bulk is not None:
+            loaded = await self._staged(self._bulk.load(chunk.content)) or Loaded(0, [])
         else:
-            replace = Replace(chunk.start, chunk.stop, chunk.heads, chunk.records)
-            if isinstance(await self._host.committer.submit(replace), DoesNotFit):
-                self.need.append((chunk.start, chunk.stop))
-        self._host.stars.unproved(chunk.start, chunk.stop)
-        self.ues += len(chunk.heads)
+            loaded = await self._replace(chunk)
+        if loaded.unproved:
+            log.error("chunk.refused", keys=len(loaded.unproved), first=loaded.unproved[0].hex(), peer=self._peer)
+            self.need.append((chunk.start, chunk.stop))
+        self.ues += loaded.keys
         reach("chunk-loaded")
 
-    async def _staged(self, work: Callable[[], T]) -> T | None:
-        """Work on the staging file, in a thread; where that file breaks, the copy goes on in the live one."""
+    async def _replace(self, chunk: messages.Chunk) -> Loaded:
+        """Take a chunk into the live file."""
         try:
-            return await asyncio.to_thread(work)
+            heads, records = await asyncio.to_thread(unpack_chunk, chunk.content)
+        except ValueError as error:
+            log.error("chunk.unreadable", why=str(error), peer=self._peer)
+            return Loaded(0, [chunk.start])
+        replaced = await self._host.committer.submit(Replace(chunk.start, chunk.stop, heads, records))
+        return Loaded(0, [chunk.start]) if isinstance(replaced, DoesNotFit) else Loaded(len(heads), [])
+
+    async def _staged(self, work: Awaitable[T]) -> T | None:
+        """Work on the staging file; where that file breaks, the copy goes on in the live one."""
+        try:
+            return await work
         except StagingBroken as broken:
             log.error("staging.broken", why=str(broken))
             await self.discard()
             self.need.append(COPIED)
             return None
 
-    async def _stage(self, gen: int) -> Staging | None:
+    async def _stage(self, gen: int) -> None:
+        """Begin a staging file, if there may be one, and let it be loaded beside the event loop."""
+        host = self._host
+        if host.followers.copies():
+            return  # what reads the live file for a copy of its own would not notice that another takes its place
         try:
-            return await self._host.committer.run(lambda: self._host.store.stage(gen))
+            self._staging = staging = await host.committer.run(lambda: host.store.stage(gen))
         except ValueError:
-            return None
-
-    async def _log(self, entry_frame: messages.Log) -> None:
-        if not entry_frame.entries:
             return
-        if self._staging is not None:
-            staged = await self._staged(functools.partial(self._staging.follow, entry_frame.entries))
-            followed = staged or Followed(0, 0, [])
+        await host.committer.run(staging.release)
+        self._bulk = host.bulk()
+        await self._staged(self._bulk.stage(gen, host.store.identity.digest_key))
+
+    async def _close(self) -> None:
+        """Let the other process close the staging file."""
+        bulk, self._bulk = self._bulk, None
+        if bulk is not None:
+            await bulk.close()
+
+    async def _log(self, frame: messages.Log) -> None:
+        if not frame.content:
+            return
+        if self._bulk is not None:
+            followed = await self._staged(self._bulk.follow(frame.content)) or Followed(0, 0, [])
         else:
-            outcome = await self._host.committer.submit(Follow(entry_frame.entries))
-            assert isinstance(outcome, Followed)
-            followed = outcome
+            followed = await self._follow(frame)
         self.need += [(key, key + b"\x00") for key in followed.need]
+
+    async def _follow(self, frame: messages.Log) -> Followed:
+        """Apply entries to the live file. Entries that cannot be read leave gaps, which the next ones show."""
+        try:
+            entries = await asyncio.to_thread(unpack_log, frame.content)
+        except ValueError as error:
+            log.error("log.unreadable", why=str(error), peer=self._peer)
+            return Followed(0, 0, [])
+        outcome = await self._host.committer.submit(Follow(entries))
+        assert isinstance(outcome, Followed)
+        return outcome
 
     async def _mark(self, mark: messages.Mark) -> None:
         host = self._host
         if self._came(mark):
             return
-        total = await host.reading(lambda store: store.prove(mark.start, mark.stop, mark.without))
+        total = await host.reading(lambda store: store.partition_sum(mark.start, mark.stop, mark.without))
         if (total.ues, total.digest) == (mark.ues, mark.digest):
             self.marks["equal"] += 1
-            host.stars.proved(mark.start)
             return
         if self._came(mark):
             return
@@ -132,6 +172,16 @@ class Landing:
         if self._staging is None:
             return
         staging, self._staging = self._staging, None
-        await self._host.committer.run(lambda: self._host.store.adopt(staging))
+        if await self._staged(self._adopt(staging)) is None:
+            self._staging = staging
+            await self.discard()
+            return
         reach("staging-adopted")
         log.info("staging.adopted", ues=self.ues)
+
+    async def _adopt(self, staging: Staging) -> bool:
+        host = self._host
+        await self._close()
+        await host.committer.run(staging.regain)
+        await host.committer.run(lambda: host.store.adopt(staging))
+        return True

@@ -34,30 +34,6 @@ class Stars:
         self._frozen: set[int] = set()
         self._busy: dict[int, int] = {}
         self._drained: dict[int, asyncio.Event] = {}
-        self._proved: set[int] = set()
-
-    def proved(self, start: bytes) -> None:
-        """The copy of the partition that starts there was computed anew and is the source's."""
-        self._proved.add(start[1])
-
-    def unproved(self, start: bytes, stop: bytes) -> None:
-        """Copies in this range have come as the source claims them; nobody has computed them here yet."""
-        touched = {p for p in self._proved if partition_range(p)[0] < stop and start < partition_range(p)[1]}
-        self._proved -= touched
-
-    async def equal(self, grant: messages.Grant) -> bool:
-        """Whether the copy here is what a grant of a partition speaks of, computed from the records at least once.
-
-        A mark that was found equal has proved it already; every entry applied since was checked by the store.
-        """
-        partition = grant.key[1]
-        if partition not in self._proved:
-            start, stop = partition_range(partition)
-            total = await self._host.reading(lambda store: store.prove(start, stop, grant.excepted))
-            if (total.ues, total.digest) != (grant.head.n, grant.head.digest):
-                return False
-            self._proved.add(partition)
-        return True
 
     def frozen(self, key: bytes) -> bool:
         """Whether the key's partition is being flipped, so that nothing of it may start."""
@@ -212,9 +188,5 @@ async def received(host: "Host", peer: str, grant: messages.Grant) -> None:
             host.actor(grant.key).event(
                 ownership.Grant(peer, grant.x, grant.mig, admitted=False, cause="ROWS_DISAGREE")
             )
-            return
-        if not await host.stars.equal(grant):
-            host.grants.pending[grant.key, grant.x] = grant
-            host.actor(grant.key).event(ownership.Grant(peer, grant.x, grant.mig, fit="need"))
             return
     host.grants.received(peer, grant)

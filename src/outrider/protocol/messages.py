@@ -1,7 +1,8 @@
 """What two networks' hosts say to each other about keys (PROTOCOL.md §2), as typed msgpack.
 
-Lane messages travel in numbered order in each direction, replays allowed; bulk frames travel beside them. Everything
-here comes from a peer, so it is hostile until it has been decoded: sizes first, then these types, then meaning.
+Lane messages travel in numbered order in each direction, replays allowed; bulk frames travel beside them, with content
+that only the store's bulk work opens. Everything here comes from a peer, so it is hostile until it has been decoded:
+sizes first, then these types, then meaning.
 """
 
 from typing import Literal
@@ -190,24 +191,23 @@ class LaneAck(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Chunk(msgspec.Struct, frozen=True, tag="chunk", tag_field="t"):
-    """Whole UEs of a range as of `read_lsn`: replaces the range."""
+    """Whole UEs of a range as of `read_lsn`: replaces the range. `content` is compressed (`store.packed`)."""
 
     mig: str
     gen: int
     start: bytes
     stop: bytes
     read_lsn: int
-    heads: list[tuple[bytes, int, int, bytes]]
-    records: list[Record]
+    content: bytes
 
 
 class Log(msgspec.Struct, frozen=True, tag="log", tag_field="t"):
-    """Log entries for UEs already sent, up to `lsn`."""
+    """Log entries for UEs already sent, up to `lsn`; `content` is compressed, and empty if there are none."""
 
     mig: str
     gen: int
     lsn: int
-    entries: list[LogEntry]
+    content: bytes
 
 
 class Mark(msgspec.Struct, frozen=True, tag="mark", tag_field="t"):
@@ -233,7 +233,7 @@ BulkMessage = Chunk | Log | Mark | Seal
 
 
 class BulkBatch(msgspec.Struct, frozen=True, array_like=True):
-    """As `LaneBatch`, for the bulk lane; compressed with zstd as a whole."""
+    """As `LaneBatch`, for the bulk lane; not compressed, since what is large in it is."""
 
     store_id: str
     incarnation: int

@@ -11,10 +11,10 @@ from struct import unpack
 
 import msgspec
 
-from outrider.core.record import Change, Head, LogEntry, Record
-from outrider.protocol.ownership import Row
-from outrider.store.content import HeadRow
-from outrider.store.port import PartitionSum
+from outrider.core.record import Change, Head, HeadRow, LogEntry
+from outrider.protocol.ownership import Ownership, Row
+from outrider.store.packed import HeadColumns, RecordColumns
+from outrider.store.port import PartitionSum, RowCount
 from outrider.store.schema import LARGE_READ_BYTES, ROW_COLUMNS, row_of
 from outrider.store.wide import Run, read
 
@@ -34,8 +34,9 @@ _RECORDS = (
 _HEADS = (
     "SELECT CAST(group_concat(k, '') AS BLOB), CAST(group_concat(digest, '') AS BLOB), "
     "json_group_array(json_array(length(k), epoch, n)) "
-    "FROM (SELECT * FROM head WHERE k >= ? AND k < ? ORDER BY k LIMIT ?)"
+    "FROM (SELECT * FROM head WHERE k >= ? AND k < ? ORDER BY k)"
 )
+_KEY_AT = "SELECT k FROM head WHERE k >= ? AND k < ? ORDER BY k LIMIT 1 OFFSET ?"
 _LOG_LENGTHS = (
     "SELECT json_group_array(lsn), json_group_array(length(entry)) "
     "FROM (SELECT lsn, entry FROM log WHERE lsn > ? ORDER BY lsn LIMIT ?)"
@@ -50,6 +51,15 @@ _OWN_ROWS = (
     f"SELECT CAST(group_concat(k, '') AS BLOB), json_group_array(json_array(length(k), {ROW_COLUMNS})) "
     "FROM (SELECT * FROM row WHERE k >= ? AND k < ? ORDER BY k)"
 )
+_ROWS_IN = (
+    f"SELECT CAST(group_concat(k, '') AS BLOB), json_group_array(json_array(length(k), {ROW_COLUMNS})) "
+    "FROM (SELECT * FROM row WHERE state = ? ORDER BY k)"
+)
+_ROW_COUNTS = (
+    "SELECT json_group_array(json_array(hex(part), state, json_array(peer, mig, n))) "
+    "FROM (SELECT CASE WHEN k < x'71' THEN k ELSE substr(k, 1, 2) END AS part, state, peer, mig, count(*) AS n "
+    "FROM row GROUP BY 1, 2, 3, 4)"
+)
 _SUM = "SELECT count(*), CAST(group_concat(digest, '') AS BLOB) FROM head WHERE k >= ? AND k < ?"
 _SUM_OF = (
     "WITH want (i, k) AS (VALUES {rows}) "
@@ -57,13 +67,11 @@ _SUM_OF = (
 )
 
 _lengths = msgspec.json.Decoder(list[tuple[int, int]])
-_records = msgspec.json.Decoder(list[tuple[int, int, str, str, int, int, int | None]])
-_heads = msgspec.json.Decoder(list[tuple[int, int, int]])
 _own_rows = msgspec.json.Decoder(list[tuple[int, str, int, str | None, int, int, str | None]])
+_counts = msgspec.json.Decoder(list[tuple[str, str, tuple[str | None, str | None, int]]])
 _integers = msgspec.json.Decoder(list[int])
 _entries = msgspec.json.Decoder(list[tuple[int, int, int]])
 _delta = msgspec.msgpack.Decoder(tuple[Head, Head, list[Change]])
-_new = tuple.__new__  # `Record(…)` without a call in Python, which takes as long as all the rest
 
 
 class Bulk:
@@ -72,13 +80,13 @@ class Bulk:
     def __init__(self, rows: Run) -> None:
         self._rows = rows
 
-    def chunk(self, start: bytes, stop: bytes, limit: int) -> tuple[bytes, list[HeadRow], list[Record]]:
+    def chunk(self, start: bytes, stop: bytes, limit: int) -> tuple[bytes, HeadColumns, RecordColumns]:
         """Where a chunk of whole UEs from `start` ends, its heads and its records."""
         end = self.end_of_chunk(start, stop, limit)
-        heads = self.heads(start, end, limit + 1)
-        if len(heads) > limit:  # many keys without a record
-            end = heads.pop()[0]
-        return end, heads, self.records(start, end)
+        beyond = self._rows(_KEY_AT, (start, end, limit))
+        if beyond:  # many keys without a record
+            end = beyond[0][0]
+        return end, self._heads(start, end), self._records(start, end)
 
     def end_of_chunk(self, start: bytes, stop: bytes, limit: int) -> bytes:
         """Where about `limit` records or `LARGE_READ_BYTES` end, after a whole UE."""
@@ -92,26 +100,17 @@ class Bulk:
             return stop
         return last if last != first else min(first + b"\0", stop)
 
-    def heads(self, start: bytes, stop: bytes, limit: int = -1) -> list[HeadRow]:
-        """The heads of a range, or the first so many."""
-        keys, digests, rest = self._rows(_HEADS, (start, stop, limit))[0]
-        found = []
-        at = digest_at = 0
-        for length, epoch, n in _heads.decode(rest):
-            found.append((keys[at : at + length], epoch, n, digests[digest_at : digest_at + 16]))
-            at, digest_at = at + length, digest_at + 16
-        return found
+    def heads(self, start: bytes, stop: bytes) -> list[HeadRow]:
+        """The heads of a range."""
+        return self._heads(start, stop).rows()
 
-    def records(self, start: bytes, stop: bytes) -> list[Record]:
-        """The records of a range."""
+    def _heads(self, start: bytes, stop: bytes) -> HeadColumns:
+        keys, digests, rest = self._rows(_HEADS, (start, stop))[0]
+        return HeadColumns(keys or b"", digests or b"", rest.encode())
+
+    def _records(self, start: bytes, stop: bytes) -> RecordColumns:
         keys, bodies, rest = self._rows(_RECORDS, (start, stop))[0]
-        found = []
-        at = body_at = 0
-        for length, kind, nf, name, size, version, due_ms in _records.decode(rest):
-            row = (keys[at : at + length], kind, nf, name, bodies[body_at : body_at + size], version, due_ms)
-            found.append(_new(Record, row))
-            at, body_at = at + length, body_at + size
-        return found
+        return RecordColumns(keys or b"", bodies or b"", rest.encode())
 
     def log(self, after_lsn: int, limit: int) -> list[LogEntry]:
         """The entries after an lsn, at most `limit` or about `LARGE_READ_BYTES`."""
@@ -131,13 +130,16 @@ class Bulk:
 
     def own_rows(self, start: bytes, stop: bytes) -> dict[bytes, Row]:
         """The rows of their own of the keys in a range."""
-        keys, rest = self._rows(_OWN_ROWS, (start, stop))[0]
-        found = {}
-        at = 0
-        for columns in _own_rows.decode(rest):
-            found[keys[at : at + columns[0]]] = row_of(*columns[1:])
-            at += columns[0]
-        return found
+        return _by_key(*self._rows(_OWN_ROWS, (start, stop))[0])
+
+    def rows_in(self, state: Ownership) -> dict[bytes, Row]:
+        """The rows that are in a state."""
+        return _by_key(*self._rows(_ROWS_IN, (state.value,))[0])
+
+    def row_counts(self) -> list[RowCount]:
+        """How many rows there are of each kind."""
+        ((counts,),) = self._rows(_ROW_COUNTS, ())
+        return [RowCount(bytes.fromhex(part), Ownership(state), *n) for part, state, n in _counts.decode(counts)]
 
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
         """Count and Σ of the heads' digests."""
@@ -146,6 +148,15 @@ class Bulk:
         for _, (apart, joined) in read(self._rows, _SUM_OF, [(key,) for key in set(without) if start <= key < stop]):
             ues, total = ues - apart, total - _sum(joined)
         return PartitionSum(ues, (total % (1 << 128)).to_bytes(16, "big"))
+
+
+def _by_key(keys: bytes, rest: str) -> dict[bytes, Row]:
+    found = {}
+    at = 0
+    for columns in _own_rows.decode(rest):
+        found[keys[at : at + columns[0]]] = row_of(*columns[1:])
+        at += columns[0]
+    return found
 
 
 def _sum(digests: bytes | None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import apsw
 
-from outrider.core.record import NO_HEAD, Head, LogEntry, Record, digest_of, record_hash
+from outrider.core.record import NO_HEAD, Head, HeadRow, LogEntry, Record, digest_of, sums_by_key
 from outrider.store import wide
 from outrider.store.overlay import leads
 
@@ -22,8 +22,6 @@ _ADD = "INSERT INTO rec SELECT * FROM (VALUES {rows}) WHERE column1 NOT NULL"
 _ADD_HEAD = "INSERT INTO head SELECT * FROM (VALUES {rows}) WHERE column1 NOT NULL"
 _DROP_ALL = "DELETE FROM rec WHERE k IN (VALUES {rows})"
 _DROP_HEAD = "DELETE FROM head WHERE k IN (VALUES {rows})"
-
-HeadRow = tuple[bytes, int, int, bytes]
 
 
 class Content:
@@ -91,9 +89,7 @@ class Content:
 
     def unproved(self, heads: Iterable[HeadRow], records: Iterable[Record]) -> list[bytes]:
         """The keys whose records do not add up to their head, or that are named twice or have no head."""
-        sums: dict[bytes, int] = {}
-        for r in records:
-            sums[r.key] = sums.get(r.key, 0) + record_hash(r, self._digest_key)
+        sums = sums_by_key(records, self._digest_key)
         wrong = []
         seen = set()
         for key, _, _, digest in heads:

@@ -223,11 +223,6 @@ class Operations:
         self._put_row(op.key, op.row)
         if op.identity is not None:
             self._bind(op.identity, op.key)
-        if op.arrival:
-            (arrived,) = self._work([Work(op.key, op.row.epoch, op.arrival)])
-            if isinstance(arrived, Failed):
-                raise Impossible(arrived.sentence)
-            return arrived
         return Done(op.head)
 
     def _take_content(self, op: Take) -> bool:
@@ -244,7 +239,7 @@ class Operations:
         return True
 
     def _take_partition(self, op: Take) -> Outcome:
-        if op.records is not None or op.entries is not None or op.arrival or op.identity is not None:
+        if op.records is not None or op.entries is not None or op.identity is not None:
             raise Impossible(f"a grant of {key_text(op.key)} carries no content")
         rows = self._partition_rows(op.key, (*op.drop, *op.keep))
         for key in op.drop & rows.keys():

@@ -10,10 +10,11 @@ no state of the store could make possible (a record too large, a key of the wron
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from outrider.core.record import Answered, Change, Head, Kind, LogEntry, Record
-from outrider.protocol.ownership import Row
+from outrider.core.record import Answered, Change, Head, HeadRow, Kind, LogEntry, Record
+from outrider.protocol.ownership import Ownership, Row
 
 
 class StoreFault(Exception):
@@ -87,10 +88,9 @@ class SetRow:
 class Take:
     """Accept a grant: install the content and OWNED(x) in one commit, if the effective row is still `expect`.
 
-    `records` None means SAME (the copy here is equal); with `entries` the body is a DELTA; else FULL. `arrival` are
-    the changes of `on_arrival`, applied on top as the key's next commit; without changes there is no such commit.
-    `identity` binds it here, also where it was bound to another key. The digest is always computed anew from the
-    records. Entries of a DELTA that the copy here has already are passed over.
+    `records` None means SAME (the copy here is equal); with `entries` the body is a DELTA; else FULL. `identity` binds
+    it here, also where it was bound to another key. The digest is always computed anew from the records. Entries of a
+    DELTA that the copy here has already are passed over.
     For `*p` (always SAME), `drop` are the rows to delete (not OWNED, below `row.epoch`) and `keep` the rows to write
     out; of the UEs that follow `*p` after that, `head.n` is the number and `head.digest` Σ of their heads' digests.
     Outcomes: `Done` · `RowChanged` · `DoesNotFit` (SAME or DELTA, or a wrong digest; `full` tells which).
@@ -102,7 +102,6 @@ class Take:
     head: Head
     records: Sequence[Record] | None = None
     entries: Sequence[LogEntry] | None = None
-    arrival: Sequence[Change] = ()
     identity: str | None = None
     drop: frozenset[bytes] = frozenset()
     keep: Mapping[bytes, Row] = field(default_factory=dict)
@@ -131,7 +130,7 @@ class Replace:
 
     start: bytes
     stop: bytes
-    heads: Sequence[tuple[bytes, int, int, bytes]]
+    heads: Sequence[HeadRow]
     records: Sequence[Record]
 
 
@@ -234,7 +233,7 @@ class Chunk(NamedTuple):
     start: bytes
     stop: bytes
     read_lsn: int
-    heads: list[tuple[bytes, int, int, bytes]]
+    heads: list[HeadRow]
     records: list[Record]
 
 
@@ -243,6 +242,16 @@ class PartitionSum(NamedTuple):
 
     ues: int
     digest: bytes
+
+
+class RowCount(NamedTuple):
+    """How many keys that begin with `part` (two bytes, or the whole key of a partition) have a row of their own so."""
+
+    part: bytes
+    state: Ownership
+    peer: str | None
+    mig: str | None
+    rows: int
 
 
 class Durability(enum.Enum):
@@ -258,17 +267,29 @@ class Staging(Protocol):
     """A bulk-load file beside the live one: no journal, so a crash discards it and the copy starts again (§7).
 
     A failure of any kind raises `StagingBroken`, after which only `discard` is left. Used by one thread at a time,
-    which need not be the one that commits.
+    which need not be the one that commits; or by another process (`release`, `regain`).
     """
 
-    def load(self, heads: Sequence[tuple[bytes, int, int, bytes]], records: Sequence[Record]) -> None:
-        """Add the UEs of a chunk, replacing those already there."""
+    path: Path
+    """The file."""
+
+    def load(self, heads: Sequence[HeadRow], records: Sequence[Record]) -> list[bytes]:
+        """Add the UEs of a chunk, replacing those already there.
+
+        Nothing is added, and their keys are returned, where records do not add up to the head that they claim.
+        """
 
     def follow(self, entries: Sequence[LogEntry]) -> Followed:
         """As `Follow`, against the copies in this file, which knows no rows."""
 
     def partition_sum(self, start: bytes, stop: bytes) -> PartitionSum:
         """As `ContextStore.partition_sum`."""
+
+    def release(self) -> None:
+        """Close the file, so that another process may load into it."""
+
+    def regain(self) -> None:
+        """Open it again, when the other process has closed it."""
 
     def discard(self) -> None:
         """Close and delete the file."""
@@ -279,7 +300,7 @@ class ContextStore(Protocol):
 
     `commit`, `trim_log`, `stage` and `adopt` from one thread at a time; reads from any thread, also meanwhile. A read
     sees all that a returned `commit` wrote. Reads for one request (`row`, `context`, …) do not wait for bulk reads
-    (`chunk`, `log`, `heads`, `partition_sum`, `prove`).
+    (`chunk`, `log`, `heads`, `partition_sum`).
     """
 
     identity: StoreIdentity
@@ -292,6 +313,12 @@ class ContextStore(Protocol):
 
     def own_rows(self, start: bytes, stop: bytes) -> dict[bytes, Row]:
         """The rows of their own of the keys in [start, stop)."""
+
+    def rows_in(self, state: Ownership) -> dict[bytes, Row]:
+        """The rows that are in a state, in key order; those of partitions too."""
+
+    def row_counts(self) -> list[RowCount]:
+        """How many rows there are of each kind."""
 
     def context(self, key: bytes) -> Context:
         """Row, head and all records of a key, in one snapshot."""
@@ -307,7 +334,7 @@ class ContextStore(Protocol):
         more; `stop` is where it ended.
         """
 
-    def heads(self, start: bytes, stop: bytes) -> list[tuple[bytes, int, int, bytes]]:
+    def heads(self, start: bytes, stop: bytes) -> list[HeadRow]:
         """The heads of all copies in [start, stop), in key order, as in a chunk."""
 
     def log(self, after_lsn: int, limit: int) -> list[LogEntry]:
@@ -324,9 +351,6 @@ class ContextStore(Protocol):
 
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
         """Count and Σ of the heads' digests of the copies in [start, stop), but for some keys."""
-
-    def prove(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
-        """As `partition_sum`, but computed anew from the records: a sum equal to the source's proves the copy."""
 
     def due_timers(self, through_ms: int, limit: int) -> list[Record]:
         """Armed timers of keys owned here that are due by then, earliest first; again, until they are not any more."""

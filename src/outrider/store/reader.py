@@ -11,12 +11,12 @@ from typing import Any
 import apsw
 
 from outrider.core.ids import star_of
-from outrider.core.record import NO_HEAD, Head, LogEntry, Record, record_hash
-from outrider.protocol.ownership import Row
+from outrider.core.record import NO_HEAD, Head, HeadRow, LogEntry, Record
+from outrider.protocol.ownership import Ownership, Row
 from outrider.store.bulk import Bulk
-from outrider.store.content import HeadRow
 from outrider.store.faults import OnFault, fault
-from outrider.store.port import Chunk, Context, PartitionSum
+from outrider.store.packed import HeadColumns, RecordColumns
+from outrider.store.port import Chunk, Context, PartitionSum, RowCount
 from outrider.store.schema import REC_COLUMNS, ROW_COLUMNS, connect, effective, row_of, state_of
 from outrider.store.timers import DueTimers
 
@@ -26,9 +26,6 @@ _CONTEXT = (
     "UNION ALL SELECT 3, kind, nf, id, body, version, due_ms FROM rec WHERE k = ?1"
 )
 _OWNED = f"{state_of('rec.k')} = 'owned'"
-_PROVE_RECORDS = 500
-"""Records proved without a pause; a millisecond of Python's lock, which the event loop may be waiting for."""
-
 _LAST_LSN = "SELECT coalesce((SELECT max(lsn) FROM log), (SELECT trimmed_lsn FROM store))"
 
 
@@ -170,12 +167,17 @@ class Reader:
 
     def chunk(self, start: bytes, stop: bytes, limit: int) -> Chunk:
         """See `ContextStore.chunk`."""
+        end, read_lsn, heads, records = self.columns(start, stop, limit)
+        return Chunk(start, end, read_lsn, heads.rows(), records.rows())
+
+    def columns(self, start: bytes, stop: bytes, limit: int) -> tuple[bytes, int, HeadColumns, RecordColumns]:
+        """A chunk as it travels: where it ends, the lsn that it was read at, heads and records."""
         with self._bulk.lock:
             self._bulk.rows("BEGIN")
             try:
                 read_lsn = int(self._bulk.rows(_LAST_LSN)[0][0])
                 end, heads, records = self._many.chunk(start, stop, limit)
-                return Chunk(start, end, read_lsn, heads, records)
+                return end, read_lsn, heads, records
             finally:
                 self._bulk.rows("COMMIT")
 
@@ -183,20 +185,17 @@ class Reader:
         """See `ContextStore.heads`."""
         return self._many.heads(start, stop)
 
+    def rows_in(self, state: Ownership) -> dict[bytes, Row]:
+        """See `ContextStore.rows_in`."""
+        return self._many.rows_in(state)
+
+    def row_counts(self) -> list[RowCount]:
+        """See `ContextStore.row_counts`."""
+        return self._many.row_counts()
+
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
         """See `ContextStore.partition_sum`."""
         return self._many.partition_sum(start, stop, without)
-
-    def prove(self, digest_key: bytes, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
-        """See `ContextStore.prove`."""
-        apart = set(without)
-        ues = total = 0
-        while start < stop:
-            chunk = self.chunk(start, stop, _PROVE_RECORDS)
-            ues += sum(head[0] not in apart for head in chunk.heads)
-            total += sum(record_hash(r, digest_key) for r in chunk.records if r.key not in apart)
-            start = chunk.stop
-        return PartitionSum(ues, (total % (1 << 128)).to_bytes(16, "big"))
 
     def has_copy_without_row(self, start: bytes, stop: bytes) -> bool:
         """Whether there is a copy whose key has no row of its own."""

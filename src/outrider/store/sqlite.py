@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 
 import apsw
 
-from outrider.core.record import LogEntry, Record
-from outrider.protocol.ownership import Row
+from outrider.core.record import HeadRow, LogEntry, Record
+from outrider.protocol.ownership import Ownership, Row
 from outrider.store.check import check
 from outrider.store.checkpoint import Checkpointer
-from outrider.store.content import HeadRow
 from outrider.store.faults import fault
 from outrider.store.files import opening, remove_staging, sync
 from outrider.store.operations import Impossible, Operations
@@ -29,6 +28,7 @@ from outrider.store.port import (
     Operation,
     Outcome,
     PartitionSum,
+    RowCount,
     Staging,
     StoreFault,
     StoreIdentity,
@@ -64,7 +64,7 @@ class SqliteStore:
     def __init__(self, path: Path, durability: Durability, identity: StoreIdentity) -> None:
         """Use `open`."""
         self.identity = identity
-        self._path = path
+        self.path = self._path = path
         self._durability = durability
         self._fault: StoreFault | None = None
         self._closed = False
@@ -255,6 +255,14 @@ class SqliteStore:
         """See `port.ContextStore.own_rows`."""
         return self._reader.own_rows(start, stop)
 
+    def rows_in(self, state: Ownership) -> dict[bytes, Row]:
+        """See `port.ContextStore.rows_in`."""
+        return self._reader.rows_in(state)
+
+    def row_counts(self) -> list[RowCount]:
+        """See `port.ContextStore.row_counts`."""
+        return self._reader.row_counts()
+
     def context(self, key: bytes) -> Context:
         """See `port.ContextStore.context`."""
         return self._reader.context(key)
@@ -286,10 +294,6 @@ class SqliteStore:
     def heads(self, start: bytes, stop: bytes) -> list[HeadRow]:
         """See `port.ContextStore.heads`."""
         return self._reader.heads(start, stop)
-
-    def prove(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
-        """See `port.ContextStore.prove`."""
-        return self._reader.prove(self.identity.digest_key, start, stop, without)
 
     def due_timers(self, through_ms: int, limit: int) -> list[Record]:
         """See `port.ContextStore.due_timers`."""

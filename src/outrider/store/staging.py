@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import apsw
 
-from outrider.core.record import LogEntry, Record
+from outrider.core.record import HeadRow, LogEntry, Record
 from outrider.store.bulk import Bulk
-from outrider.store.content import Content, HeadRow
+from outrider.store.content import Content
 from outrider.store.faults import fault
 from outrider.store.files import staging_file, sync
 from outrider.store.overlay import following
@@ -53,26 +53,29 @@ T = TypeVar("T")
 class StagingFile:
     """One staging file, used by one thread at a time; after `StagingBroken` only `discard` is left."""
 
-    def __init__(self, live: Path, gen: int, digest_key: bytes) -> None:
-        self.gen = gen
+    def __init__(self, live: Path, gen: int, digest_key: bytes, *, begun: bool = False) -> None:
+        """Begin the file, or open the one that another process has begun."""
         self.path = staging_file(live, gen)
         self._live = live
         self._digest_key = digest_key
         self._broken = False
-        self._db = self._run("beginning a staging file", self._begin)
-        self._content = Content(self._db, digest_key)
+        self._db = self._run("opening a staging file", lambda: self._open(begin=not begun))
         self._many = Bulk(self._rows)
         self._unsynced_bytes = 0
         self._syncing: threading.Thread | None = None
 
-    def load(self, heads: Sequence[HeadRow], records: Sequence[Record]) -> None:
+    def load(self, heads: Sequence[HeadRow], records: Sequence[Record]) -> list[bytes]:
         """See `port.Staging.load`."""
+        unproved = Content(self._db, self._digest_key).unproved(heads, records)
+        if unproved:
+            return unproved
         self._run("loading", lambda: self._load(heads, records))
         self._unsynced_bytes += sum(len(r.body) for r in records)
         if self._unsynced_bytes >= _SYNC_BYTES and (self._syncing is None or not self._syncing.is_alive()):
             self._unsynced_bytes = 0
             self._syncing = threading.Thread(target=self._sync, name="staging sync", daemon=True)
             self._syncing.start()
+        return []
 
     def _sync(self) -> None:
         """Let the disk begin; only the sync in `seal` counts, which then finds little left to do."""
@@ -87,6 +90,14 @@ class StagingFile:
         """See `port.Staging.partition_sum`."""
         return self._run("reading", lambda: self._many.partition_sum(start, stop, without))
 
+    def release(self) -> None:
+        """See `port.Staging.release`."""
+        self._db.close()
+
+    def regain(self) -> None:
+        """See `port.Staging.regain`."""
+        self._db = self._run("opening a staging file", lambda: self._open(begin=False))
+
     def discard(self) -> None:
         """See `port.Staging.discard`."""
         self._db.close()
@@ -96,24 +107,25 @@ class StagingFile:
         """Carry over what the live file has, and make the whole durable: the file is a store from then on."""
         self._run("carrying the live store over", self._carry_over)
 
-    def _begin(self) -> apsw.Connection:
-        db = connect(self.path, create=True, cache_kib=_CACHE_KIB)
-        db.pragma("page_size", PAGE_BYTES)
+    def _open(self, *, begin: bool) -> apsw.Connection:
+        db = connect(self.path, create=begin, cache_kib=_CACHE_KIB)
+        if begin:
+            db.pragma("page_size", PAGE_BYTES)
         db.pragma("journal_mode", "off", schema="main")
         db.pragma("locking_mode", "exclusive", schema="main")
         db.pragma("synchronous", "off", schema="main")
-        begin_file(db, CONTENT)
+        if begin:
+            begin_file(db, CONTENT)
         return db
 
     def _load(self, heads: Sequence[HeadRow], records: Sequence[Record]) -> None:
         keys = set(map(itemgetter(0), heads))
-        if len(keys) != len(heads) or not keys.issuperset(map(itemgetter(0), records)):
-            raise ValueError("the chunk has records without a head, or two heads of one key")
+        content = Content(self._db, self._digest_key)
 
         def write() -> None:
             if keys and self._rows("SELECT 1 FROM head WHERE k BETWEEN ? AND ? LIMIT 1", (min(keys), max(keys))):
-                self._content.remove(keys)
-            self._content.add(heads, records)
+                content.remove(keys)
+            content.add(heads, records)
 
         self._in_transaction(write)
 
