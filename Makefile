@@ -36,7 +36,7 @@ format: $(READY)
 
 # Pin every dependency with hashes; the file names no registry.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q -o requirements.txt
 
 $(READY): requirements.txt pyproject.toml

@@ -4,15 +4,17 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
 from outrider.cli.outcome import UNREACHABLE, ending
 from outrider.core.refusal import Refused
-from outrider.network.reach import Reach
-from outrider.sbi.problem import refusal_from
+
+if TYPE_CHECKING:
+    from outrider.network.reach import Reach
+    from outrider.sbi.http import Response
 
 T = TypeVar("T")
 
@@ -38,7 +40,7 @@ def seconds(text: str | None) -> float | None:
 class Operator:
     """The operator's requests to the node; a "no" of the node is raised as `Refused`."""
 
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: "Reach") -> None:
         self._reach = reach
 
     async def ask(
@@ -57,19 +59,26 @@ class Operator:
             method, path, scope=scope, headers=headers, body=body, json=json, timeout_s=timeout_s
         )
         if response.status >= 400:
-            raise Refused(refusal_from(response, f"The node answered {response.status}."))
+            raise _refused(response)
         return response.json() if response.body else None
 
     async def content(self, path: str, *, headers: Sequence[tuple[str, str]] = ()) -> bytes:
         """The body of an answer that is no JSON."""
         response = await self._reach.request("GET", path, scope=path.split("/")[1], headers=headers)
         if response.status >= 400 or not response.body:
-            raise Refused(refusal_from(response, f"The node answered {response.status}."))
+            raise _refused(response)
         return response.body
+
+
+def _refused(response: "Response") -> Refused:
+    from outrider.sbi.problem import refusal_from
+
+    return Refused(refusal_from(response, f"The node answered {response.status}."))
 
 
 def run(directory: Path, as_json: bool, do: Callable[[Operator], Awaitable[T]]) -> T:
     """Do something with the node of a folder, and end the command as `outcome` says if that fails."""
+    from outrider.network.reach import Reach
 
     async def connected() -> T:
         async with Reach(directory) as reach:

@@ -9,12 +9,13 @@ import typer
 
 app = typer.Typer(invoke_without_command=True)
 
-_EXAMPLE = Path("examples/group-coordination")
-
 
 @app.callback()
 def demo(
-    service: Annotated[Path, typer.Option(help="The service's folder, with outrider.toml.", exists=True)] = _EXAMPLE,
+    service: Annotated[
+        Path | None,
+        typer.Option(help="The service's folder, with outrider.toml; the example's by default.", file_okay=False),
+    ] = None,
     ues: Annotated[int, typer.Option(help="UEs in the group.", min=1)] = 300,
     rate: Annotated[float, typer.Option(help="Transactions per second of each UE.", min=0.01)] = 0.2,
     rtt_ms: Annotated[float, typer.Option(help="Round trip between the networks.", min=0)] = 20.0,
@@ -36,21 +37,32 @@ def demo(
     """
     from rich.console import Console
 
-    from outrider.cli.outcome import FAULT
+    from outrider.cli.outcome import FAULT, ending
+    from outrider.core.refusal import Refused
+    from outrider.demo.example import example
     from outrider.demo.live import Screen, View
     from outrider.demo.processes import ProcessFailed
     from outrider.demo.report import show
     from outrider.demo.run import Options, run
     from outrider.demo.stage import HOME, TARGET
+    from outrider.demo.track import TrackError, read_track
 
     console = Console(stderr=as_json)
-    options = Options(service, ues, rate, rtt_ms, track, contexts, seed, keep, baseline)
-    try:
-        with Screen(View(HOME, TARGET), console) as screen:
-            made = asyncio.run(run(options, screen))
-    except ProcessFailed as failed:
-        console.print(f"The demo could not be run to its end.\n{failed}", style="red")
-        raise typer.Exit(FAULT) from None
+    service = service or example()
+    if not (service / "outrider.toml").is_file():
+        raise typer.BadParameter(f"{service} is not the folder of a service: it has no outrider.toml")
+    with ending(as_json):
+        try:
+            if track is not None:
+                read_track(track, ues=ues, networks=[HOME, TARGET], home=HOME)
+            options = Options(service, ues, rate, rtt_ms, track, contexts, seed, keep, baseline)
+            with Screen(View(HOME, TARGET), console) as screen:
+                made = asyncio.run(run(options, screen))
+        except TrackError as error:
+            raise typer.BadParameter(str(error)) from None
+        except (ProcessFailed, Refused) as failed:
+            console.print(f"The demo could not be run to its end.\n{failed}", style="red")
+            raise typer.Exit(FAULT) from None
     show(made, console)
     if as_json:
         typer.echo(msgspec.json.encode(made).decode())

@@ -30,8 +30,9 @@ def save(
 ) -> None:
     """Save a service of this network into one file, while it runs: its package and one snapshot of its contexts.
 
-    The file holds the identities of its UEs: keep it as you keep the network's folder. What the service acknowledges
-    after the snapshot is not in it. Refused while something of the service is at another network.
+    The file is signed with this network's key, and not encrypted: whoever reads it reads the identity and the live
+    state of every UE, so it is for this operator alone; keep it as you keep the network's folder. What the service
+    acknowledges after the snapshot is not in it. Refused while something of the service is at another network.
 
     Example: outrider service save group-coordination --dir a -o group-coordination.image
     """
@@ -48,10 +49,11 @@ def save(
         return image
 
     image = run(directory, as_json, do)
-    value = {"file": str(output), "sha256": image["sha256"], "sizeBytes": image["sizeBytes"], **image["meta"]}
+    value = {"file": str(output), **{k: image[k] for k in ("sha256", "sizeBytes", "signedBy")}, **image["meta"]}
     store = image["meta"]["store"]
     text = (
-        f"{service} is saved in {output}: {store['ues']} UEs, {store['records']} records, {image['sizeBytes']} bytes."
+        f"{service} is saved in {output}: {store['ues']} UEs, {store['records']} records, {image['sizeBytes']} bytes.\n"
+        f"  signed with  {image['signedBy']}"
     )
     emit(value, text, as_json)
 
@@ -99,13 +101,18 @@ async def _fetch(node: Operator, path: str, image: Any, output: Path, advance: C
 def restore(
     image: Annotated[Path, typer.Argument(help="A file of `outrider service save`.", exists=True, dir_okay=False)],
     directory: NetworkDir,
+    signer: Annotated[
+        str | None, typer.Option(help="Fingerprint of a former key of this network that signed it.", metavar="KEY")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Come back when it runs, not when it is on its way.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Bring a saved service to life again at its operator, here or on another machine.
 
-    The package is verified as at any deployment and must be for this machine's architecture. The contexts go on as
-    they were saved, in a store with a new identity: nobody mistakes it for the one that was saved.
+    It must be signed with this network's key, or with the one that --signer names: the key that `outrider service save`
+    said, of a machine that is lost. The package is verified as at any deployment and must be for this machine's
+    architecture. The contexts go on as they were saved, in a store with a new identity: nobody mistakes it for the one
+    that was saved.
 
     Example: outrider service restore group-coordination.image --dir a
     """
@@ -113,7 +120,8 @@ def restore(
     async def do(node: Operator) -> Any:
         with progress(f"sending {image.name}", image.stat().st_size, quiet=as_json) as advance:
             digest = await upload(node, image, advance)
-        restored = await node.ask("POST", f"{_ROOT}/restorations", {"sha256": digest}, timeout_s=_RESTORE_LIMIT_S)
+        wanted = {"sha256": digest} | ({"signer": signer} if signer else {})
+        restored = await node.ask("POST", f"{_ROOT}/restorations", wanted, timeout_s=_RESTORE_LIMIT_S)
         return await settled(node, restored) if wait else restored
 
     restored = run(directory, as_json, do)

@@ -2,23 +2,26 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from outrider.cli.network import AsJson, NetworkDir, network_id
 from outrider.cli.outcome import MISUSE, emit, ending, refuse
 from outrider.core.refusal import Refusal
-from outrider.network.partner import Partner, Partners
+
+if TYPE_CHECKING:
+    from outrider.network.partner import Partner, Partners
 
 app = typer.Typer(no_args_is_help=True, help="Partners: exchange cards with another network, see who is linked.")
 
 PartnerId = Annotated[str, typer.Argument(help="The partner's network.", metavar="MCC-MNC[-NID]")]
 
 
-def _partners(directory: Path) -> Partners:
+def _partners(directory: Path) -> "Partners":
     from outrider.network import config as configs
     from outrider.network.keys import Keys
+    from outrider.network.partner import Partners
 
     return Partners(directory / "partners", configs.load(directory / configs.FILE_NAME), Keys(directory / "keys"))
 
@@ -136,7 +139,7 @@ def remove(partner: PartnerId, directory: NetworkDir, as_json: AsJson = False) -
         emit({"removed": str(network)}, f"{network} is no partner any more.", as_json)
 
 
-def _value(partner: Partner) -> dict[str, object]:
+def _value(partner: "Partner") -> dict[str, object]:
     from outrider.network.card import fingerprint
 
     card = partner.card
@@ -152,6 +155,6 @@ def _value(partner: Partner) -> dict[str, object]:
     }
 
 
-def _line(partner: Partner) -> str:
+def _line(partner: "Partner") -> str:
     name = f" ({partner.card.kind}) {partner.card.name}".rstrip() if partner.card else ""
     return f"{partner.network}{name}: {partner.waiting_for or 'ready'}"

@@ -1,4 +1,4 @@
-"""What the functions of a node need of it: partners and the way to them, own functions, keepers at the NRF."""
+"""What the functions of a node need of it: partners and the way to them, keepers at the NRF."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,13 @@ from outrider.functions.lmsf import ports
 from outrider.functions.n32 import Border, Peer
 from outrider.functions.n32.outbound import Address
 from outrider.functions.nrf.client import NrfClient
+from outrider.network.inner import bodied
 from outrider.network.partner import Partner, Partners
-from outrider.sbi.client import SbiClient, Unreachable
+from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Request, Response
-from outrider.sbi.problem import JSON
 from outrider.sbi.tokens import TokenSource
 
 _log = structlog.get_logger(__name__)
-_encoder = msgspec.json.Encoder()
 
 
 def peer(partner: Partner) -> Peer | None:
@@ -27,16 +26,6 @@ def peer(partner: Partner) -> Peer | None:
         return None
     address = Address(partner.address.host, partner.address.control_port, partner.address.bulk_port)
     return Peer(partner.network_id, partner.card.ca, address, partner.listen.control, partner.listen.bulk)
-
-
-def _bodied(headers: Sequence[tuple[str, str]], body: bytes, json: object) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers and body of a request whose body may be given as JSON."""
-    sent = list(headers)
-    if json is not msgspec.UNSET:
-        body = _encoder.encode(json)
-        if not any(name.lower() == "content-type" for name, _ in sent):
-            sent.append(("content-type", JSON))
-    return sent, body
 
 
 class NodePartners:
@@ -79,7 +68,7 @@ class NodePartners:
         timeout_s: float = 5.0,
     ) -> Response:
         """Send to the partner's LMSF with a token of its NRF; a token that is refused is fetched anew once."""
-        sent, body = _bodied(headers, body, json)
+        sent, body = bodied(headers, body, json)
         target = NetworkId.parse(network)
         for attempt in range(2):
             bearer = await self._tokens.bearer(scope=scope, target_nf_type="LMSF", target_plmn=target.plmn_id())
@@ -115,38 +104,6 @@ class NodePartners:
             headers=list(request.headers.items()),
             body=request.body,
         )
-
-
-class NodeInner:
-    """Implements the LMSF's `Inner`: requests within the own network, with tokens of the own NRF."""
-
-    def __init__(self, client: SbiClient, tokens: TokenSource) -> None:
-        self._client = client
-        self._tokens = tokens
-
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        scope: str,
-        target_nf_type: str,
-        headers: Sequence[tuple[str, str]] = (),
-        body: bytes = b"",
-        json: object = msgspec.UNSET,
-        timeout_s: float = 5.0,
-    ) -> Response:
-        """Send with a token for `scope`; a token that is refused is fetched anew once."""
-        sent, body = _bodied(headers, body, json)
-        for attempt in range(2):
-            bearer = await self._tokens.bearer(scope=scope, target_nf_type=target_nf_type)
-            response = await self._client.request(
-                method, url, headers=[*sent, ("authorization", bearer)], body=body, timeout_s=timeout_s
-            )
-            if response.status != 401 or attempt:
-                break
-            self._tokens.forget()
-        return response
 
 
 class KeeperRegistry:

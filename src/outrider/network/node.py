@@ -23,6 +23,7 @@ from outrider.core.refusal import Refusal, Refused
 from outrider.functions.basic import Amf, Smf
 from outrider.functions.basic.profiles import amf_profile, nf_profile, smf_profile
 from outrider.functions.lmsf.engine import Lmsf, LmsfConfig
+from outrider.functions.lmsf.faces import Faces
 from outrider.functions.lmsf.signer import KeySigner
 from outrider.functions.lmsf.software import PackageSoftware
 from outrider.functions.n32 import Border, BorderTls
@@ -30,8 +31,9 @@ from outrider.functions.nrf.client import NrfClient
 from outrider.functions.nrf.nrf import Nrf
 from outrider.network import config as configs
 from outrider.network import state
-from outrider.network.adapters import KeeperRegistry, NodeInner, NodePartners
+from outrider.network.adapters import KeeperRegistry, NodePartners
 from outrider.network.hosts import HostSettings, NodeHosts
+from outrider.network.inner import Inner
 from outrider.network.keys import Keys, load_private, private_pem, public_pem, renew_border
 from outrider.network.partner import Partners
 from outrider.package.vendors import read_all as read_vendors
@@ -248,15 +250,15 @@ class Node:
         lmsf = Lmsf(
             config,
             partners=self._partners,
-            inner=NodeInner(client, tokens),
+            inner=Inner(client, tokens),
             hosts=self._hosts,
             signer=KeySigner(operator),
             software=PackageSoftware(lambda: read_vendors([vendors])),
-            verifier=verifier,
         )
+        faces = Faces(lmsf, verifier)
         self._stack.push_async_callback(lmsf.stop)
-        self._routes["nlmsf"] = lmsf.router
-        self._partner_routes["nlmsf"] = lambda partner: lmsf.partner_router(str(partner))
+        self._routes["nlmsf"] = faces.router
+        self._partner_routes["nlmsf"] = lambda partner: faces.partner_router(str(partner))
         await lmsf.start()
 
     # ------------------------------------------------------------------------------------------------ partners

@@ -9,7 +9,7 @@ import msgspec
 
 from outrider.core.refusal import Refusal, Refused
 from outrider.network import state
-from outrider.network.adapters import NodeInner
+from outrider.network.inner import Inner
 from outrider.network.keys import Keys, load_private, private_pem
 from outrider.sbi.assertion import CcaSigner
 from outrider.sbi.client import SbiClient, Unreachable
@@ -28,7 +28,7 @@ class Reach:
         signer = CcaSigner(private_pem(load_private(keys.internal_key)), instance)
         self._client = SbiClient()
         tokens = TokenSource(self._client, self.node.root, instance, "LMSF", signer)
-        self._inner = NodeInner(self._client, tokens)
+        self._inner = Inner(self._client, tokens)
 
     async def __aenter__(self) -> Self:
         return self

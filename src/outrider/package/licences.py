@@ -1,11 +1,12 @@
 """What a distribution says about its licence and its author, and which of its files are licence texts."""
 
+import functools
 import re
 from email.utils import getaddresses
+from typing import TYPE_CHECKING, Any
 
-from cyclonedx.spdx import is_supported_id
-from license_expression import get_spdx_licensing
-from packaging.metadata import RawMetadata
+if TYPE_CHECKING:
+    from packaging.metadata import RawMetadata
 
 _TEXT = re.compile(r"(?i)\A(licen[cs]e|copying|copyright|notice|authors)[^/]*\Z")
 _CLASSIFIERS = {
@@ -20,10 +21,15 @@ _CLASSIFIERS = {
 }
 """Trove classifiers that mean one SPDX licence; others ("BSD License") are passed on as names."""
 
-_spdx = get_spdx_licensing()
+
+@functools.cache
+def _spdx() -> Any:
+    from license_expression import get_spdx_licensing  # here, as below: it reads its list of licences when imported
+
+    return get_spdx_licensing()
 
 
-def declared(metadata: RawMetadata) -> str | None:
+def declared(metadata: "RawMetadata") -> str | None:
     """The licence that a distribution declares: an SPDX expression where it gives one, else a name; None if neither."""
     expression = metadata.get("license_expression")
     if expression:
@@ -42,13 +48,15 @@ def declared(metadata: RawMetadata) -> str | None:
 def is_spdx(text: str) -> bool:
     """Whether the text is an SPDX licence expression of known licences."""
     try:
-        return 0 < len(text) <= 300 and not _spdx.validate(text).errors
+        return 0 < len(text) <= 300 and not _spdx().validate(text).errors
     except Exception:  # the library raises what it likes for text like ";" (AttributeError), and it means no
         return False
 
 
 def as_cyclonedx(licence: str | None) -> list[dict[str, object]]:
     """The licence as CycloneDX writes it; nothing if it is not known."""
+    from cyclonedx.spdx import is_supported_id
+
     if not licence or licence == "NOASSERTION":
         return []
     if is_supported_id(licence):
@@ -58,7 +66,7 @@ def as_cyclonedx(licence: str | None) -> list[dict[str, object]]:
     return [{"license": {"name": licence, "acknowledgement": "declared"}}]
 
 
-def author(metadata: RawMetadata) -> str | None:
+def author(metadata: "RawMetadata") -> str | None:
     """Who made it: the author, or else the maintainer, by name where there is one."""
     for name, email in (("author", "author_email"), ("maintainer", "maintainer_email")):
         plain = metadata.get(name)

@@ -9,11 +9,9 @@ import datetime as dt
 import functools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 import outrider
 from outrider.core.canonical import canonical, decode_canonical, sha256_hex
@@ -24,6 +22,9 @@ from outrider.package.layout import WHEELS
 from outrider.package.licences import as_cyclonedx
 from outrider.package.repack import SDK_NAME
 from outrider.package.wheels import Wheel
+
+if TYPE_CHECKING:
+    from cyclonedx.validation.json import JsonStrictValidator
 
 _NAMESPACE = uuid.UUID("5b6d1e1c-8f2b-5c55-9f0e-0f6a5d1b7c11")
 _ROOT, _CODE = "package", "code"
@@ -175,6 +176,7 @@ class _Dependency(msgspec.Struct, frozen=True):
 
 class _Metadata(msgspec.Struct, frozen=True):
     component: _Component
+    timestamp: dt.datetime | None = None
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -213,7 +215,10 @@ def check(data: bytes, content: Content) -> Refusal | None:
 
 
 @functools.cache
-def _validator() -> JsonStrictValidator:
+def _validator() -> "JsonStrictValidator":
+    from cyclonedx.schema import SchemaVersion  # here: most of what imports this module never validates
+    from cyclonedx.validation.json import JsonStrictValidator
+
     return JsonStrictValidator(SchemaVersion.V1_6)
 
 

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags, sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -153,6 +152,8 @@ def _check_entries(file_name: str, entries: list[zipfile.ZipInfo]) -> None:
 
 def read_wheel(file_name: str, file: BinaryIO) -> Wheel:
     """Read what a wheel says about itself; raises `Refused`."""
+    from packaging.metadata import parse_email  # here: it brings the list of all licences
+
     try:
         name, version, _, tags = parse_wheel_filename(file_name)
     except InvalidWheelFilename as error:

@@ -8,6 +8,7 @@ module   reason
 ======== ==================================================================================
 amf      registrations (`namf-basic`, in place of N1/N2) and Namf_EventExposure (TS 29.518)
 smf      PDU sessions (`nsmf-basic`, in place of N1/N4) and Nsmf_EventExposure (TS 29.508)
+nf       what both have in common: routes behind tokens, subscriptions
 model    types that both use
 events   who is told what: subscriptions, and notifications in order for each
 profiles how the two register at the NRF

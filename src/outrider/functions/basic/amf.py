@@ -6,28 +6,15 @@ or continuously, with a first report at once where it is asked for.
 """
 
 import datetime as dt
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from outrider.core.ids import NetworkId
-from outrider.core.refusal import Refusal
-from outrider.functions.basic.events import (
-    Report,
-    Subscription,
-    Subscriptions,
-    Target,
-    date_time,
-    new_id,
-    utc_now,
-)
-from outrider.functions.basic.model import Supi, Text, Uri, openapi
-from outrider.sbi.client import SbiClient
+from outrider.functions.basic.events import Report, Subscription, Target, date_time, new_id
+from outrider.functions.basic.model import Supi, Text, Uri
+from outrider.functions.basic.nf import BasicNf, not_one
 from outrider.sbi.http import Request, Response
-from outrider.sbi.problem import json_response, problem, refusal_response
-from outrider.sbi.router import Router
-from outrider.sbi.tokens import TokenVerifier
+from outrider.sbi.problem import json_response, problem
 
 BASIC = "namf-basic"
 EVENTS = "namf-evts"
@@ -103,52 +90,24 @@ _create = msgspec.json.Decoder(AmfCreateEventSubscription)
 _registration = msgspec.json.Decoder(Registration)
 
 
-class Amf:
-    """The AMF of the basic part; `router` answers for it."""
+class Amf(BasicNf):
+    """The AMF of the basic part."""
 
-    def __init__(
-        self,
-        network: NetworkId,
-        instance_id: str,
-        *,
-        verifier: TokenVerifier,
-        client: SbiClient,
-        root: str,
-        now: Callable[[], dt.datetime] = utc_now,
-    ) -> None:
-        self._network = network
-        self._instance_id = instance_id
-        self._verifier = verifier
-        self._root = root
-        self._now = now
-        self._audience = {"AMF", instance_id}
+    nf_type, basic, events, event_types = "AMF", BASIC, EVENTS, EVENT_TYPES
+
+    def _begin(self) -> None:
         self._registered: dict[str, Registration] = {}
-        self.subscriptions = Subscriptions(client, now)
-        self.router = Router()
-        self.router.add("GET", f"/{BASIC}/v1/openapi.yaml", openapi(BASIC))
-        self.router.add("PUT", f"/{BASIC}/v1/registrations/{{supi}}", self._register)
-        self.router.add("GET", f"/{BASIC}/v1/registrations/{{supi}}", self._show)
-        self.router.add("DELETE", f"/{BASIC}/v1/registrations/{{supi}}", self._deregister)
-        self.router.add("POST", f"/{EVENTS}/v1/subscriptions", self._subscribe)
-        self.router.add("DELETE", f"/{EVENTS}/v1/subscriptions/{{subscriptionId}}", self._unsubscribe)
+        self._route("PUT", BASIC, "/registrations/{supi}", self._register)
+        self._route("GET", BASIC, "/registrations/{supi}", self._show)
+        self._route("DELETE", BASIC, "/registrations/{supi}", self._deregister)
+        self._route("POST", EVENTS, "/subscriptions", self._subscribe)
 
     @property
     def registered(self) -> int:
         """How many UEs are registered."""
         return len(self._registered)
 
-    async def close(self) -> None:
-        """End what still runs."""
-        await self.subscriptions.close()
-
-    def _denied(self, request: Request, scope: str) -> Response | None:
-        claims = self._verifier.verify(request.headers.get("authorization"), audience=self._audience, scope=scope)
-        return refusal_response(claims) if isinstance(claims, Refusal) else None
-
     async def _register(self, request: Request) -> Response:
-        denied = self._denied(request, BASIC)
-        if denied is not None:
-            return denied
         supi = msgspec.convert(request.params["supi"], Supi)
         registration = msgspec.structs.replace(_registration.decode(request.body), supi=supi)
         before = self._registered.get(supi)
@@ -159,20 +118,14 @@ class Amf:
             )
         if before is None or before.tai != registration.tai:
             self._publish(registration, ("LOCATION_REPORT",))
-        location = [("location", f"{self._root}/{BASIC}/v1/registrations/{supi}")] if before is None else []
+        location = [("location", self._uri(BASIC, "registrations", supi))] if before is None else []
         return json_response(201 if before is None else 200, registration, location)
 
     async def _show(self, request: Request) -> Response:
-        denied = self._denied(request, BASIC)
-        if denied is not None:
-            return denied
         registration = self._registered.get(request.params["supi"])
         return _unknown_ue() if registration is None else json_response(200, registration)
 
     async def _deregister(self, request: Request) -> Response:
-        denied = self._denied(request, BASIC)
-        if denied is not None:
-            return denied
         registration = self._registered.pop(request.params["supi"], None)
         if registration is None:
             return _unknown_ue()
@@ -204,29 +157,17 @@ class Amf:
         return {"tai": msgspec.to_builtins(tai), "ncgi": {"plmnId": plmn, "nrCellId": "000000000"}, "ignoreNcgi": True}
 
     async def _subscribe(self, request: Request) -> Response:
-        denied = self._denied(request, EVENTS)
-        if denied is not None:
-            return denied
         asked = _create.decode(request.body).subscription
-        wrong = [e.type for e in asked.event_list if e.type not in EVENT_TYPES]
-        if wrong:
-            return problem(
-                400,
-                "MANDATORY_IE_INCORRECT",
-                f"This AMF reports {', '.join(sorted(EVENT_TYPES))}.",
-                invalid_params=[("/subscription/eventList", f"{wrong[0]} is not supported")],
-            )
-        if (asked.supi is not None) + (asked.group_id is not None) + asked.any_ue != 1:
-            return problem(
-                400, "MANDATORY_IE_INCORRECT", "Exactly one of supi, groupId and anyUE says whom it is about."
-            )
         subscription = self._subscription(asked)
+        wrong = self._unsupported((e.type for e in asked.event_list), "/subscription/eventList")
+        wrong = wrong or not_one(subscription.target, "supi, groupId and anyUE")
+        if wrong is not None:
+            return wrong
         first = self._first_reports(asked, subscription)
-        if not subscription.over(self._now()):
-            refused = self.subscriptions.add(subscription)
-            if refused is not None:
-                return refusal_response(refused)
-        uri = f"{self._root}/{EVENTS}/v1/subscriptions/{subscription.id}"
+        refused = self._keep(subscription)
+        if refused is not None:
+            return refused
+        uri = self._uri(EVENTS, "subscriptions", subscription.id)
         created: dict[str, Any] = {"subscription": asked, "subscriptionId": uri}
         if first:
             created["reportList"] = first
@@ -257,7 +198,7 @@ class Amf:
         state: dict[str, Any] = {"active": not subscription.over(self._now())}
         if subscription.left is not None:
             state["remainReports"] = subscription.left
-        uri = f"{self._root}/{EVENTS}/v1/subscriptions/{subscription.id}"
+        uri = self._uri(EVENTS, "subscriptions", subscription.id)
         return {**report, "state": state, "subscriptionId": uri}
 
     def _first_reports(self, asked: AmfEventSubscription, subscription: Subscription) -> list[Report]:
@@ -274,14 +215,6 @@ class Amf:
                     subscription.left -= 1
                 reports.append(self._with_state(self._report(event, registration), subscription))
         return reports
-
-    async def _unsubscribe(self, request: Request) -> Response:
-        denied = self._denied(request, EVENTS)
-        if denied is not None:
-            return denied
-        if not self.subscriptions.remove(request.params["subscriptionId"]):
-            return problem(404, "SUBSCRIPTION_NOT_FOUND", "This AMF has no such subscription.")
-        return Response(204)
 
 
 def _unknown_ue() -> Response:

@@ -6,28 +6,15 @@
 import datetime as dt
 import ipaddress
 from collections import deque
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from outrider.core.ids import NetworkId
-from outrider.core.refusal import Refusal
-from outrider.functions.basic.events import (
-    Report,
-    Subscription,
-    Subscriptions,
-    Target,
-    date_time,
-    new_id,
-    utc_now,
-)
-from outrider.functions.basic.model import Supi, Text, Uri, openapi
-from outrider.sbi.client import SbiClient
+from outrider.functions.basic.events import Report, Subscription, Target, date_time, new_id
+from outrider.functions.basic.model import Supi, Text, Uri
+from outrider.functions.basic.nf import BasicNf, not_one
 from outrider.sbi.http import Request, Response
-from outrider.sbi.problem import json_response, problem, refusal_response
-from outrider.sbi.router import Router
-from outrider.sbi.tokens import TokenVerifier
+from outrider.sbi.problem import json_response, problem
 
 BASIC = "nsmf-basic"
 EVENTS = "nsmf-event-exposure"
@@ -96,56 +83,29 @@ _request = msgspec.json.Decoder(SessionRequest)
 _exposure = msgspec.json.Decoder(NsmfEventExposure)
 
 
-class Smf:
-    """The SMF of the basic part; `router` answers for it."""
+class Smf(BasicNf):
+    """The SMF of the basic part."""
 
-    def __init__(
-        self,
-        network: NetworkId,
-        instance_id: str,
-        *,
-        verifier: TokenVerifier,
-        client: SbiClient,
-        root: str,
-        now: Callable[[], dt.datetime] = utc_now,
-    ) -> None:
-        self._network = network
-        self._verifier = verifier
-        self._root = root
-        self._now = now
-        self._audience = {"SMF", instance_id}
+    nf_type, basic, events, event_types = "SMF", BASIC, EVENTS, EVENT_TYPES
+
+    def _begin(self) -> None:
         self._sessions: dict[str, Session] = {}
         self._by_ue: dict[tuple[str, int], str] = {}
         self._free = deque[str]()
         self._unused = iter(POOL.hosts())
-        self.subscriptions = Subscriptions(client, now)
-        self.router = Router()
-        self.router.add("GET", f"/{BASIC}/v1/openapi.yaml", openapi(BASIC))
-        self.router.add("POST", f"/{BASIC}/v1/pdu-sessions", self._establish)
-        self.router.add("GET", f"/{BASIC}/v1/pdu-sessions/{{sessionRef}}", self._show)
-        self.router.add("DELETE", f"/{BASIC}/v1/pdu-sessions/{{sessionRef}}", self._release)
-        self.router.add("POST", f"/{EVENTS}/v1/subscriptions", self._subscribe)
-        self.router.add("GET", f"/{EVENTS}/v1/subscriptions/{{subId}}", self._show_subscription)
-        self.router.add("PUT", f"/{EVENTS}/v1/subscriptions/{{subId}}", self._replace_subscription)
-        self.router.add("DELETE", f"/{EVENTS}/v1/subscriptions/{{subId}}", self._unsubscribe)
+        self._route("POST", BASIC, "/pdu-sessions", self._establish)
+        self._route("GET", BASIC, "/pdu-sessions/{sessionRef}", self._show)
+        self._route("DELETE", BASIC, "/pdu-sessions/{sessionRef}", self._release)
+        self._route("POST", EVENTS, "/subscriptions", self._subscribe)
+        self._route("GET", EVENTS, "/subscriptions/{subscriptionId}", self._show_subscription)
+        self._route("PUT", EVENTS, "/subscriptions/{subscriptionId}", self._replace_subscription)
 
     @property
     def sessions(self) -> int:
         """How many PDU sessions there are."""
         return len(self._sessions)
 
-    async def close(self) -> None:
-        """End what still runs."""
-        await self.subscriptions.close()
-
-    def _denied(self, request: Request, scope: str) -> Response | None:
-        claims = self._verifier.verify(request.headers.get("authorization"), audience=self._audience, scope=scope)
-        return refusal_response(claims) if isinstance(claims, Refusal) else None
-
     async def _establish(self, request: Request) -> Response:
-        denied = self._denied(request, BASIC)
-        if denied is not None:
-            return denied
         asked = _request.decode(request.body)
         old = self._by_ue.get((asked.supi, asked.pdu_session_id))
         if old is not None:  # the UE has forgotten its session: a new one takes its place (TS 23.502 §4.3.2.2.1)
@@ -165,20 +125,13 @@ class Smf:
         self._sessions[session.session_ref] = session
         self._by_ue[(session.supi, session.pdu_session_id)] = session.session_ref
         self._publish("PDU_SES_EST", session)
-        location = f"{self._root}/{BASIC}/v1/pdu-sessions/{session.session_ref}"
-        return json_response(201, session, [("location", location)])
+        return json_response(201, session, [("location", self._uri(BASIC, "pdu-sessions", session.session_ref))])
 
     async def _show(self, request: Request) -> Response:
-        denied = self._denied(request, BASIC)
-        if denied is not None:
-            return denied
         session = self._sessions.get(request.params["sessionRef"])
         return _unknown_session() if session is None else json_response(200, session)
 
     async def _release(self, request: Request) -> Response:
-        denied = self._denied(request, BASIC)
-        if denied is not None:
-            return denied
         if request.params["sessionRef"] not in self._sessions:
             return _unknown_session()
         self._end(request.params["sessionRef"])
@@ -208,22 +161,17 @@ class Smf:
         }
 
     async def _subscribe(self, request: Request) -> Response:
-        denied = self._denied(request, EVENTS)
-        if denied is not None:
-            return denied
         asked = _exposure.decode(request.body)
-        wrong = _wrong(asked)
+        subscription = self._subscription(asked, new_id())
+        wrong = self._wrong(asked, subscription)
         if wrong is not None:
             return wrong
-        subscription = self._subscription(asked, new_id())
         first = self._first_reports(asked, subscription)
-        if not subscription.over(self._now()):
-            refused = self.subscriptions.add(subscription)
-            if refused is not None:
-                return refusal_response(refused)
+        refused = self._keep(subscription)
+        if refused is not None:
+            return refused
         answer = msgspec.structs.replace(asked, sub_id=subscription.id, event_notifs=first)
-        location = f"{self._root}/{EVENTS}/v1/subscriptions/{subscription.id}"
-        return json_response(201, answer, [("location", location)])
+        return json_response(201, answer, [("location", self._uri(EVENTS, "subscriptions", subscription.id))])
 
     def _subscription(self, asked: NsmfEventExposure, id_: str) -> Subscription:
         def only(report: Report) -> bool:
@@ -258,53 +206,25 @@ class Smf:
             reports.append(report)
         return reports
 
+    def _wrong(self, asked: NsmfEventExposure, subscription: Subscription) -> Response | None:
+        unsupported = self._unsupported((e.event for e in asked.event_subs), "/eventSubs")
+        return unsupported or not_one(subscription.target, "supi, groupId and anyUeInd")
+
     async def _show_subscription(self, request: Request) -> Response:
-        denied = self._denied(request, EVENTS)
-        if denied is not None:
-            return denied
-        subscription = self.subscriptions.get(request.params["subId"])
-        return _unknown() if subscription is None else json_response(200, subscription.representation)
+        known = self.subscriptions.get(request.params["subscriptionId"])
+        return self._not_subscribed() if known is None else json_response(200, known.representation)
 
     async def _replace_subscription(self, request: Request) -> Response:
-        denied = self._denied(request, EVENTS)
-        if denied is not None:
-            return denied
-        asked = _exposure.decode(request.body)
-        wrong = _wrong(asked)
+        asked, id_ = _exposure.decode(request.body), request.params["subscriptionId"]
+        subscription = self._subscription(asked, id_)
+        wrong = self._wrong(asked, subscription)
         if wrong is not None:
             return wrong
-        if self.subscriptions.get(request.params["subId"]) is None:
-            return _unknown()
-        self.subscriptions.remove(request.params["subId"])
-        subscription = self._subscription(asked, request.params["subId"])
+        if self.subscriptions.get(id_) is None:
+            return self._not_subscribed()
+        self.subscriptions.remove(id_)
         self.subscriptions.add(subscription)
         return json_response(200, subscription.representation)
-
-    async def _unsubscribe(self, request: Request) -> Response:
-        denied = self._denied(request, EVENTS)
-        if denied is not None:
-            return denied
-        return Response(204) if self.subscriptions.remove(request.params["subId"]) else _unknown()
-
-
-def _wrong(asked: NsmfEventExposure) -> Response | None:
-    events: list[Any] = [e.event for e in asked.event_subs if e.event not in EVENT_TYPES]
-    if events:
-        return problem(
-            400,
-            "MANDATORY_IE_INCORRECT",
-            f"This SMF reports {', '.join(sorted(EVENT_TYPES))}.",
-            invalid_params=[("/eventSubs", f"{events[0]} is not supported")],
-        )
-    if (asked.supi is not None) + (asked.group_id is not None) + asked.any_ue_ind != 1:
-        return problem(
-            400, "MANDATORY_IE_INCORRECT", "Exactly one of supi, groupId and anyUeInd says whom it is about."
-        )
-    return None
-
-
-def _unknown() -> Response:
-    return problem(404, "SUBSCRIPTION_NOT_FOUND", "This SMF has no such subscription.")
 
 
 def _unknown_session() -> Response:
