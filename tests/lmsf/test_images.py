@@ -1,18 +1,23 @@
 """Services at rest, seen from the LMSF: what is saved, and every reason not to restore. The stores are real ones."""
 
 import asyncio
+import base64
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from outrider.core.canonical import canonical
 from outrider.core.ids import partition_key
 from outrider.core.record import Change, Kind
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf import image
+from outrider.functions.lmsf.signer import KeySigner
 from outrider.package.wheels import Machine
 from outrider.protocol.ownership import Ownership, Row
 from outrider.sbi.http import Request
@@ -77,21 +82,21 @@ async def fetched(network: Any, info: Any, into: Path) -> Path:
         token = network.issuer.issue(subject="operator", audience="LMSF", scope="nlmsf-catalogue")
         sent = {"range": last, "authorization": f"Bearer {token}"}
         path = f"{ROOT}/images/{info['imageId']}/content"
-        answer = await network.lmsf.router(Request("GET", path, headers=sent))
+        answer = await network.faces.router(Request("GET", path, headers=sent))
         assert answer.status == 206
         data += answer.body
     into.write_bytes(data)
     return into
 
 
-async def restoring(network: Any, file: Path, status: int) -> Any:
+async def restoring(network: Any, file: Path, status: int, **more: Any) -> Any:
     data = file.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     for first in range(0, len(data), 512 * 1024):
         part = data[first : first + 512 * 1024]
         span = [("content-range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")]
         await network.ask("PUT", f"{ROOT}/uploads/{digest}", body=part, headers=span, status=200)
-    return await network.ask("POST", f"{ROOT}/restorations", {"sha256": digest}, status=status)
+    return await network.ask("POST", f"{ROOT}/restorations", {"sha256": digest, **more}, status=status)
 
 
 @pytest.fixture
@@ -110,8 +115,8 @@ async def saved(networks: Any, stored: StoredHosts, tmp_path: Path) -> Path:
     return file
 
 
-def rewritten(file: Path, into: Path, *, package: bytes | None = None, **changes: Any) -> Path:
-    """The image as somebody would write it who computes the digests anew."""
+def rewritten(file: Path, into: Path, signer: KeySigner, *, package: bytes | None = None, **changes: Any) -> Path:
+    """The image as somebody would write it who computes the digests anew, and signs."""
     with image.Image(file) as source:
         source.extract(image.STORE, into.with_suffix(".db"))
         source.extract(image.PACKAGE, into.with_suffix(".lms"))
@@ -120,7 +125,7 @@ def rewritten(file: Path, into: Path, *, package: bytes | None = None, **changes
         into.with_suffix(".lms").write_bytes(package)
     parts = {n: image.part_of(into.with_suffix(s)) for n, s in ((image.PACKAGE, ".lms"), (image.STORE, ".db"))}
     meta = msgspec.structs.replace(meta, parts=parts, **changes)
-    image.write(into, meta, into.with_suffix(".lms"), into.with_suffix(".db"), lambda size: None)
+    image.write(into, meta, into.with_suffix(".lms"), into.with_suffix(".db"), signer, lambda size: None)
     return into
 
 
@@ -158,11 +163,47 @@ async def test_a_tampered_image_is_refused(networks: Any, saved: Path, tmp_path:
         for info in source.infolist():
             data = source.read(info)
             if info.filename == part:
-                data = data.replace(b'"ues": 1', b'"ues": 2') if part == image.META else data[:-1] + b"?"
+                data = _with_another_ue(data) if part == image.META else data[:-1] + b"?"
             target.writestr(info, data)
-    answer = await restoring(networks.a, tampered, 400 if part == image.META else 403)
-    assert answer["cause"] == ("IMAGE_DAMAGED" if part == image.META else "DIGEST_MISMATCH")
+    answer = await restoring(networks.a, tampered, 403)
+    assert answer["cause"] == ("SIGNATURE_INVALID" if part == image.META else "DIGEST_MISMATCH")
     await networks.a.ask("GET", f"{ROOT}/deployments/{SERVICE}", status=404)
+
+
+def _with_another_ue(envelope: bytes) -> bytes:
+    said = json.loads(envelope)
+    payload = base64.b64decode(said["payload"]).replace(b'"ues":1', b'"ues":2')
+    return canonical(said | {"payload": base64.b64encode(payload).decode()})
+
+
+async def test_an_image_that_says_other_than_its_contexts_is_refused(
+    networks: Any, saved: Path, tmp_path: Path
+) -> None:
+    with image.Image(saved) as source:
+        store = msgspec.structs.replace(source.meta.store, ues=2)
+    changed = rewritten(saved, tmp_path / "changed", networks.a.signer, store=store)
+    assert (await restoring(networks.a, changed, 400))["cause"] == "IMAGE_DAMAGED"
+
+
+async def test_an_image_that_another_key_has_signed_is_restored_only_if_that_key_is_named(
+    networks: Any, stored: StoredHosts, saved: Path, tmp_path: Path
+) -> None:
+    other = KeySigner(Ed25519PrivateKey.generate())
+    pem = other.public_pem.decode()
+    changed = rewritten(saved, tmp_path / "changed", other, operator_key=pem)
+    answer = await restoring(networks.a, changed, 403)
+    assert (answer["cause"], answer["facts"]) == ("IMAGE_SIGNER_UNKNOWN", {"signedBy": image.key_id(other.public_pem)})
+    assert stored.restored == []
+    await restoring(networks.a, changed, 201, signer=image.key_id(other.public_pem))
+    await networks.a.lmsf.deployments.settled(SERVICE)
+    assert len(stored.restored) == 1
+
+
+async def test_an_image_that_names_a_key_which_did_not_sign_it_is_refused(
+    networks: Any, saved: Path, tmp_path: Path
+) -> None:
+    changed = rewritten(saved, tmp_path / "changed", KeySigner(Ed25519PrivateKey.generate()))
+    assert (await restoring(networks.a, changed, 403))["cause"] == "SIGNER_UNKNOWN"
 
 
 async def test_a_package_without_this_machines_architecture_is_refused(
@@ -174,7 +215,7 @@ async def test_a_package_without_this_machines_architecture_is_refused(
     manifest = msgspec.json.decode((tmp_path / "p").read_bytes().rstrip(b" "))
     package = msgspec.json.encode(manifest | {"architectures": [other], "python": "3.11"})
     digest = hashlib.sha256(package).hexdigest()
-    changed = rewritten(saved, tmp_path / "changed", package=package, package_digest=digest)
+    changed = rewritten(saved, tmp_path / "changed", networks.a.signer, package=package, package_digest=digest)
     answer = await restoring(networks.a, changed, 403)
     assert answer["cause"] == "ARCHITECTURE_ABSENT"
     assert stored.restored == []
@@ -190,7 +231,7 @@ async def test_an_image_whose_package_is_not_trusted_is_refused(networks: Any, s
 async def test_an_image_with_another_package_than_it_says_is_refused(
     networks: Any, saved: Path, tmp_path: Path
 ) -> None:
-    changed = rewritten(saved, tmp_path / "changed", package_digest="0" * 64)
+    changed = rewritten(saved, tmp_path / "changed", networks.a.signer, package_digest="0" * 64)
     assert (await restoring(networks.a, changed, 400))["cause"] == "IMAGE_MALFORMED"
 
 

@@ -1,6 +1,8 @@
 """A service is saved, and restored at its operator on what stands for another machine: real nodes, real commands."""
 
 import asyncio
+import base64
+import json
 import shutil
 import tomllib
 import zipfile
@@ -12,6 +14,7 @@ from typing import Any
 import apsw
 import pytest
 
+from outrider.core.canonical import canonical
 from outrider.demo.access import Access, NetworkAt, Nf, NoProducer
 from outrider.demo.processes import command
 from outrider.demo.stage import HOME, Operator, new_instance_id
@@ -97,18 +100,20 @@ async def test_a_service_is_saved_and_restored_on_another_machine(tmp_path: Path
         # Another machine of the same operator; its vendor is not trusted there at first.
         there = await network(tmp_path / "a2", HOME)
         running.append(there)
-        assert await refusal(there, "service", "restore", str(image)) == "VENDOR_UNKNOWN"
+        assert await refusal(there, "service", "restore", str(image), "--signer", saved["signedBy"]) == "VENDOR_UNKNOWN"
         shutil.copy(key.with_suffix(".pub"), there.directory / "vendors")
+        assert await refusal(there, "service", "restore", str(image)) == "IMAGE_SIGNER_UNKNOWN"
+        known = ("--signer", saved["signedBy"])
         flipped = altered(image, tmp_path / "flipped", "contexts.db", lambda data: data[:-1] + bytes([data[-1] ^ 1]))
-        assert await refusal(there, "service", "restore", flipped) == "DIGEST_MISMATCH"
-        other = altered(image, tmp_path / "other", "image.json", lambda data: data.replace(b'"999-70"', b'"999-75"'))
-        assert await refusal(there, "service", "restore", other) == "IMAGE_OF_ANOTHER_NETWORK"
+        assert await refusal(there, "service", "restore", flipped, *known) == "DIGEST_MISMATCH"
+        other = altered(image, tmp_path / "other", "image.dsse.json", _of_another_home)
+        assert await refusal(there, "service", "restore", other, *known) == "IMAGE_OF_ANOTHER_NETWORK"
         assert await refusal(there, "service", "restore", built["file"]) == "IMAGE_MALFORMED"
         assert await refusal(there, "service", "save", SERVICE, "-o", str(tmp_path / "none")) == "SERVICE_UNKNOWN"
         assert not (tmp_path / "none").exists()
         assert await there.cli("service", "list") == [], "nothing is left of what was refused"
 
-        restored = await there.cli("service", "restore", str(image))
+        restored = await there.cli("service", "restore", str(image), *known)
         assert restored["state"] == "RUNNING"
         assert restored["storeId"] not in ("", first["storeId"])
         async with consumer(there) as ask:
@@ -128,6 +133,12 @@ async def test_a_service_is_saved_and_restored_on_another_machine(tmp_path: Path
     finally:
         for operator in running:
             await operator.close()
+
+
+def _of_another_home(envelope: bytes) -> bytes:
+    said = json.loads(envelope)
+    payload = base64.b64decode(said["payload"]).replace(b'"999-70"', b'"999-75"')
+    return canonical(said | {"payload": base64.b64encode(payload).decode()})
 
 
 async def _until_served(ask: Ask) -> Response:

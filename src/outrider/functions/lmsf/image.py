@@ -1,23 +1,28 @@
-"""The file of a service at rest: a zip of what it is (`image.json`), its package and its contexts.
+"""The file of a service at rest: a zip of what it is (`image.dsse.json`), its package and its contexts.
 
-The digests find what was damaged or mixed up, not what somebody forged: whoever can write the file can write them too.
-And it holds the identities of UEs. So it is kept as the network's own folder is, and its mode is 0600.
+What it is names the digests of the other two and is signed by the operator who saved it, so nobody else can change
+anything of it. It is not encrypted: whoever reads the file reads the identity and the state of every UE in it. So it is
+kept as the network's own folder is, and its mode is 0600.
 """
 
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from outrider.core import limits
+from outrider.core.canonical import canonical
 from outrider.core.refusal import Refusal, Refused
+from outrider.functions.lmsf.ports import Signer
+from outrider.package import signing
 from outrider.store.image import StoreFacts
 
-META, PACKAGE, STORE = "image.json", "package.lms", "contexts.db"
+META, PACKAGE, STORE = "image.dsse.json", "package.lms", "contexts.db"
+TYPE = "application/vnd.outrider.image+json"
 _CHUNK = 1 << 20
 _MODE = 0o100600 << 16
 
@@ -43,6 +48,18 @@ class Meta(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     store: StoreFacts
     parts: dict[str, Part]
     saved_ms: int
+    operator_key: str
+    """Public key (PEM) of the operator who saved it, with which this is signed."""
+
+    @property
+    def signer(self) -> str:
+        """The fingerprint of that key."""
+        return key_id(self.operator_key.encode())
+
+
+def key_id(pem: bytes) -> str:
+    """The fingerprint of an operator's public key."""
+    return signing.key_id(signing.load_public(pem, "the key in the image"))
 
 
 def part_of(path: Path) -> Part:
@@ -51,12 +68,12 @@ def part_of(path: Path) -> Part:
         return Part(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
-def write(into: Path, meta: Meta, package: Path, store: Path, advance: Callable[[int], None]) -> None:
+def write(into: Path, meta: Meta, package: Path, store: Path, signer: Signer, advance: Callable[[int], None]) -> None:
     """Write the file; durable when this returns."""
     descriptor = os.open(into, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w+b") as file:
         with zipfile.ZipFile(file, "w") as image:
-            image.writestr(_info(META, zipfile.ZIP_STORED), msgspec.json.format(msgspec.json.encode(meta)))
+            image.writestr(_info(META, zipfile.ZIP_STORED), signer.sign(canonical(meta), TYPE))
             for name, path, method in ((PACKAGE, package, zipfile.ZIP_STORED), (STORE, store, zipfile.ZIP_DEFLATED)):
                 info = _info(name, method)
                 info.file_size = path.stat().st_size
@@ -99,10 +116,14 @@ class Image:
         names = self._zip.namelist()
         if sorted(names) != sorted((META, PACKAGE, STORE)):
             raise malformed("it has other files than an image has")
-        if self._zip.getinfo(META).file_size > limits.PACKAGE_META_BYTES:
+        if self._zip.getinfo(META).file_size > limits.ENVELOPE_BYTES:
             raise malformed(f"its {META} is too large")
         try:
-            meta = msgspec.json.decode(self._zip.read(META), type=Meta)
+            self._envelope = self._zip.read(META)
+            opened = signing.open_envelope(self._envelope, TYPE)
+            if isinstance(opened, Refusal):
+                raise malformed(f"{META}: {opened.sentence}")
+            meta = msgspec.json.decode(opened.payload, type=Meta)
         except (msgspec.MsgspecError, zipfile.BadZipFile) as error:
             raise malformed(f"{META}: {error}") from None
         if meta.parts.keys() != {PACKAGE, STORE}:
@@ -111,6 +132,23 @@ class Image:
             if self._zip.getinfo(name).file_size != part.size_bytes:
                 raise malformed(f"{name} is not as long as {META} says")
         return meta
+
+    def check_signer(self, trusted: Collection[str]) -> None:
+        """Refuse what none of these keys, given by their fingerprints, has signed."""
+        name = self.meta.signer
+        if name not in trusted:
+            raise Refused(
+                Refusal(
+                    "IMAGE_SIGNER_UNKNOWN",
+                    f"The image is signed with key {name}, which is not that of this network.",
+                    {"signedBy": name},
+                    "Compare it with what `outrider service save` said when the image was made; if it is that key, "
+                    "name it with `--signer`.",
+                )
+            )
+        signed = signing.verify(self._envelope, TYPE, [signing.load_public(self.meta.operator_key.encode())])
+        if isinstance(signed, Refusal):
+            raise Refused(signed)
 
     def extract(self, name: str, into: Path) -> None:
         """Write a part to a file, compared with its digest; nothing is left if it differs."""

@@ -7,8 +7,9 @@ it that the restored one would have to know (`store.image`).
 """
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 from uuid import uuid4
 
 import msgspec
@@ -17,16 +18,15 @@ import structlog
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf import image
-from outrider.functions.lmsf.catalogue import byte_range, check_room
-from outrider.functions.lmsf.deployments import fits
+from outrider.functions.lmsf.catalogue import Catalogue, byte_range, check_room
+from outrider.functions.lmsf.deployments import Deployments, fits
 from outrider.functions.lmsf.image import PACKAGE, STORE, Image, Meta
+from outrider.functions.lmsf.ports import Clock, Hosts, Signer
 from outrider.functions.lmsf.record import Deployment
+from outrider.functions.lmsf.runner import Runner
 from outrider.sbi.http import Request, Response
 from outrider.store.image import revive
 from outrider.store.port import StoreFault
-
-if TYPE_CHECKING:
-    from outrider.functions.lmsf.engine import Lmsf
 
 log = structlog.get_logger(__name__)
 
@@ -43,21 +43,43 @@ class ImageInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     size_bytes: int = 0
     sha256: str = ""
     meta: Meta | None = None
+    signed_by: str = ""
+    """The fingerprint of the key that it is signed with."""
     refusal: Refusal | None = None
 
 
 class Restore(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """Which upload is to be restored."""
+    """Which upload is to be restored, and the key that may have signed it beside the network's own."""
 
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    signer: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
 class Images:
     """The images of this network that are being made, and the way back."""
 
-    def __init__(self, lmsf: "Lmsf", folder: Path) -> None:
-        self._lmsf = lmsf
+    def __init__(
+        self,
+        network: str,
+        nf_types: frozenset[str],
+        folder: Path,
+        deployments: Deployments,
+        catalogue: Catalogue,
+        hosts: Hosts,
+        signer: Signer,
+        clock: Clock,
+        live: Callable[[str], Runner | None],
+    ) -> None:
+        """`live` finds the migration of a service that is not over, if there is one."""
+        self._network = network
+        self._nf_types = nf_types
         self._folder = folder
+        self._deployments = deployments
+        self._catalogue = catalogue
+        self._hosts = hosts
+        self._signer = signer
+        self._clock = clock
+        self._live = live
         self._all: dict[str, ImageInfo] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._restoring: set[str] = set()
@@ -87,7 +109,7 @@ class Images:
 
     def save(self, service: str) -> ImageInfo:
         """Begin to save a service; refused for what is known at once."""
-        deployment = self._lmsf.deployments.get(service)
+        deployment = self._deployments.get(service)
         if deployment is None:
             sentence = f"No service {service} runs at this network."
             raise Refused(Refusal("SERVICE_UNKNOWN", sentence, {"service": service}, status=404))
@@ -106,10 +128,10 @@ class Images:
         return info
 
     async def _save(self, image_id: str, deployment: Deployment) -> None:
-        copy, file = self._folder / f"{image_id}.db", self._path(image_id)
+        copy, file, signer = self._folder / f"{image_id}.db", self._path(image_id), self._signer
         try:
-            facts = await self._lmsf.hosts.save(deployment.service, copy)
-            archive = self._lmsf.catalogue.archive(deployment.package_digest)
+            facts = await self._hosts.save(deployment.service, copy)
+            archive = self._catalogue.archive(deployment.package_digest)
             parts = {name: await asyncio.to_thread(image.part_of, path) for name, path in _named(archive, copy)}
             total = sum(part.size_bytes for part in parts.values())
             check_room(self._folder, total)
@@ -123,11 +145,15 @@ class Images:
                 python=deployment.manifest.python,
                 store=facts,
                 parts=parts,
-                saved_ms=self._lmsf.clock.now_ms(),
+                saved_ms=self._clock.now_ms(),
+                operator_key=signer.public_pem.decode(),
             )
-            await asyncio.to_thread(image.write, file, meta, archive, copy, lambda size: self._advance(image_id, size))
+            await asyncio.to_thread(
+                image.write, file, meta, archive, copy, signer, lambda size: self._advance(image_id, size)
+            )
             whole = await asyncio.to_thread(image.part_of, file)
-            self._change(image_id, state="SAVED", sha256=whole.sha256, size_bytes=whole.size_bytes, meta=meta)
+            said = {"sha256": whole.sha256, "size_bytes": whole.size_bytes, "meta": meta, "signed_by": meta.signer}
+            self._change(image_id, state="SAVED", **said)
         except Refused as refused:
             self._change(image_id, state="FAILED", refusal=refused.refusal)
         except (StoreFault, OSError) as error:
@@ -177,9 +203,9 @@ class Images:
 
     # ------------------------------------------------------------------------------------------- restoring
 
-    async def restore(self, sha256: str) -> Deployment:
-        """Bring a service to life from an upload that has come whole."""
-        upload = self._lmsf.catalogue.uploaded_file(sha256)
+    async def restore(self, sha256: str, signer: str | None = None) -> Deployment:
+        """Bring a service to life from an upload that has come whole, signed by this network or with that key."""
+        upload = self._catalogue.uploaded_file(sha256)
         whole = await asyncio.to_thread(image.part_of, upload)
         if whole.sha256 != sha256:
             upload.unlink()
@@ -188,6 +214,7 @@ class Images:
         with Image(upload) as saved:
             service = saved.meta.service
             self._check_new(saved.meta)
+            saved.check_signer({image.key_id(self._signer.public_pem), signer or ""})
             self._restoring.add(service)
             try:
                 deployment = await self._revive(saved)
@@ -198,18 +225,18 @@ class Images:
 
     def _check_new(self, meta: Meta) -> None:
         """Refuse what this network must not restore."""
-        if meta.home != self._lmsf.network:
+        if meta.home != self._network:
             raise Refused(
                 Refusal(
                     "IMAGE_OF_ANOTHER_NETWORK",
-                    f"The image is of {meta.service} of {meta.home}; this network is {self._lmsf.network}.",
-                    {"home": meta.home, "network": self._lmsf.network},
+                    f"The image is of {meta.service} of {meta.home}; this network is {self._network}.",
+                    {"home": meta.home, "network": self._network},
                     "A service is restored at its own operator; it comes to others by migration.",
                     status=409,
                 )
             )
         self._check_idle(meta.service)
-        known = self._lmsf.deployments.get(meta.service)
+        known = self._deployments.get(meta.service)
         if known is not None:
             raise Refused(
                 Refusal(
@@ -222,7 +249,7 @@ class Images:
             )
 
     def _check_idle(self, service: str) -> None:
-        busy = self._lmsf.live(service)
+        busy = self._live(service)
         if busy is not None:
             sentence = f"{service} is in migration {busy.id} with {busy.partner} ({busy.row.phase.value})."
             facts = {"migrationId": busy.id, "partner": busy.partner, "phase": busy.row.phase.value}
@@ -233,29 +260,29 @@ class Images:
             raise Refused(Refusal("SERVICE_BUSY", sentence, {"service": service}, "Wait for its end.", status=409))
 
     async def _revive(self, saved: Image) -> Deployment:
-        meta, lmsf = saved.meta, self._lmsf
+        meta = saved.meta
         check_room(self._folder, 2 * sum(part.size_bytes for part in meta.parts.values()))
-        known = {package.digest for package in lmsf.catalogue.all()}
-        archive = lmsf.catalogue.upload_file(meta.parts[PACKAGE].sha256)
+        known = {package.digest for package in self._catalogue.all()}
+        archive = self._catalogue.upload_file(meta.parts[PACKAGE].sha256)
         await asyncio.to_thread(saved.extract, PACKAGE, archive)
-        package = await lmsf.catalogue.onboard(meta.parts[PACKAGE].sha256)
+        package = await self._catalogue.onboard(meta.parts[PACKAGE].sha256)
         copy = self._folder / f"{uuid4()}.db"
         try:
             if (package.digest, package.manifest.service) != (meta.package_digest, meta.service):
                 raise image.malformed("its package is another than it says")
-            if reasons := fits(package.manifest, lmsf.config.nf_types):
+            if reasons := fits(package.manifest, self._nf_types):
                 raise Refused(reasons[0])
             await asyncio.to_thread(saved.extract, STORE, copy)
-            now_s = lmsf.clock.now_ms() // 1000
+            now_s = self._clock.now_ms() // 1000
             await asyncio.to_thread(revive, copy, meta.store, now_s=now_s)
-            await lmsf.hosts.restore(meta.service, copy)
-            deployment = await lmsf.deployments.deploy(package)
+            await self._hosts.restore(meta.service, copy)
+            deployment = await self._deployments.deploy(package)
             if isinstance(deployment, Refusal):
-                await lmsf.hosts.remove(meta.service)
+                await self._hosts.remove(meta.service)
                 raise Refused(deployment)
         except BaseException:
             if package.digest not in known:
-                await lmsf.catalogue.drop(package.digest)
+                await self._catalogue.drop(package.digest)
             raise
         finally:
             copy.unlink(missing_ok=True)
