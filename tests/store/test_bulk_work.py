@@ -228,3 +228,23 @@ def test_the_process_ends_when_nobody_can_ask_any_more(source):
     assert started.wait(30) == 0
     assert started.stdout is not None
     started.stdout.close()
+
+
+def test_the_process_ends_in_silence_when_its_keeper_dies_before_the_answer(source, make):
+    source.commit([Work(make.ue(100 + n, n % 4), 1, [make.put("a", os.urandom(100_000))]) for n in range(30)])
+    started = subprocess.Popen(
+        [sys.executable, "-m", "outrider.store.bulk_process", str(source.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert started.stdin is not None
+    assert started.stdout is not None
+    assert started.stderr is not None
+    started.stdout.close()
+    order = msgspec.msgpack.encode(("scan", (b"u", b"v", 1_000)))
+    started.stdin.write(len(order).to_bytes(8, "big") + order)
+    started.stdin.close()
+    said = started.stderr.read()
+    started.stderr.close()
+    assert (started.wait(30), said) == (0, b"")

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import jsonpointer
@@ -13,8 +12,7 @@ from outrider.core.manifest import KeyRule, Manifest, NfServiceSpec
 from outrider.core.refusal import Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The NF service that a request is for, and whose context it touches: an identity of a UE, or a shared object."""
 
     nf: NfServiceSpec
@@ -56,8 +54,7 @@ class Finder:
         if rules is None:
             return Refusal("INVALID_API", f"no NF service of this package serves {path}", status=400)
         for pattern, rule, nf in rules:
-            match = pattern.match(path)
-            if match is None or method not in rule.methods:
+            if method not in rule.methods or (match := pattern.match(path)) is None:
                 continue
             value = _value(rule, match, body)
             if isinstance(value, Refusal):
@@ -71,7 +68,8 @@ class Finder:
 def _value(rule: KeyRule, match: re.Match[str], body: bytes) -> str | Refusal:
     place, _, name = rule.at.partition(":")
     if place == "path":
-        return unquote(match.group(name))
+        value = match.group(name)
+        return unquote(value) if "%" in value else value
     try:
         document: Any = msgspec.json.decode(body)
     except msgspec.DecodeError as error:

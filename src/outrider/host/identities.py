@@ -18,6 +18,7 @@ from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Ownership
 
 if TYPE_CHECKING:
+    from outrider.host.actor import Actor
     from outrider.host.host import Host
 
 log = structlog.get_logger()
@@ -31,20 +32,27 @@ class Identities:
     def __init__(self, host: "Host") -> None:
         self._host = host
         self._new: dict[str, bytes] = {}
+        self._new_keys: dict[bytes, str] = {}
         self._learnt: dict[str, bytes] = {}
         self._asking: dict[str, deque[Job]] = {}
         self._no_want_until_s: dict[str, float] = {}
 
     def submit(self, job: Job) -> None:
         """Send a job on its way by its identity."""
+        actor = self.actor_of(job)
+        if actor is not None:
+            actor.submit(job)
+
+    def actor_of(self, job: Job) -> "Actor | None":
+        """The actor that a job goes to by its identity; None if it is answered, or waits for its key, or has left."""
         assert job.identity is not None
         key = self.key_of(job.identity)
         if key is not None:
-            self._host.actor(key).submit(job)
-        elif self._host.config.is_home:
-            self._create(job, job.identity)
-        else:
-            self._ask(job, job.identity)
+            return self._host.actor(key)
+        if self._host.config.is_home:
+            return self._create(job, job.identity)
+        self._ask(job, job.identity)
+        return None
 
     def key_of(self, identity: str) -> bytes | None:
         """The key that is bound to an identity, or about to be, as far as this network knows."""
@@ -85,18 +93,25 @@ class Identities:
             self._no_want_until_s[identity] = self._host.now_s() + limits.WANT_BACKOFF_MS / 1000
         self._send_on(identity, message.owner if message.owner != self._host.me else peer)
 
+    def not_taken(self, identity: str, key: bytes, peer: str) -> None:
+        """The UE's context came and was refused here: what waits for it is served by the network that offered it."""
+        self.learn(identity, key)
+        self._send_on(identity, peer)
+
     def forget(self, key: bytes) -> None:
         """A key's actor ends; an identity that it was to be bound to and was not is free again."""
-        for identity in [i for i, k in self._new.items() if k == key]:
+        identity = self._new_keys.pop(key, None)
+        if identity is not None:
             del self._new[identity]
 
-    def _create(self, job: Job, identity: str) -> None:
+    def _create(self, job: Job, identity: str) -> "Actor | None":
         if not job.creates:
             answers.give(job, answers.problem(404, "CONTEXT_NOT_FOUND", "no context of this UE exists"))
-            return
+            return None
         key = ue_key(os.urandom(16))
         self._new[identity] = key
-        self._host.actor(key).submit(job)
+        self._new_keys[key] = identity
+        return self._host.actor(key)
 
     def _ask(self, job: Job, identity: str) -> None:
         host = self._host
@@ -108,7 +123,7 @@ class Identities:
             if len(asking) < limits.QUEUE_PER_KEY:
                 asking.append(job)
             else:
-                answers.give(job, answers.busy("the queue of this UE is full"))
+                answers.turn_away(job, "the queue of this UE is full")
             return
         if host.now_s() < self._no_want_until_s.get(identity, 0.0) or not self._want(identity, deque([job])):
             host.forwards.send(job, None, host.config.home_id, 0)

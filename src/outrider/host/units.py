@@ -10,9 +10,8 @@ commit. So the rewriting of network-bound fields is never seen half done, and a 
 relocation: taking a key needs no worker.
 """
 
-import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +23,7 @@ from outrider.core.record import Answered, Change, Kind, OutboxBody, Record, Tim
 from outrider.host import answers
 from outrider.host.failpoints import reach
 from outrider.host.jobs import Job
+from outrider.host.places import Places
 from outrider.host.workers import WorkerFault
 from outrider.protocol.messages import Answer
 from outrider.protocol.ownership import Row
@@ -52,19 +52,33 @@ class Units:
     def __init__(self, host: "Host") -> None:
         self._host = host
         self._unit = 0
-        self._slots = asyncio.Semaphore(limits.WORKER_IN_FLIGHT // 4)
+        self._network = host.network.plmn_id()
+        self._places = Places(limits.WORKER_IN_FLIGHT // 4)
         self.run_count = 0
         self.replayed_count = 0
+
+    def congested(self) -> bool:
+        """Whether a request that comes now would only wait: for the worker, or for the disk."""
+        if self._host.committer.waiting > 2 * limits.COMMIT_BATCH:
+            return True
+        if not self._places:
+            return False
+        too_long = self._places.waited_s(self._host.now_s()) * 1000 > limits.UNIT_WAIT_MS
+        return too_long or len(self._places) >= limits.UNITS_WAITING
 
     async def run(self, key: bytes, row: Row, job: Job) -> bool:
         """Run one job to its answer; False if the key is not owned here any more and nothing has happened."""
         host = self._host
         context = host.store.context(key)
-        digest = self._digest(job)
+        digest = self._digest(job) if job.keep_answer else b""
         before = self._message_seen(context, job) or self._answer_of(context, job, digest)
         if before is not None:
             self.replayed_count += 1
             answers.give(job, before)
+            return True
+        if job.origin is not None and job.carried.kind == "request" and self.congested():
+            # Another network's, which no door has turned away; only now is it known that it has not run before.
+            answers.give(job, answers.busy("too many requests wait here"))
             return True
         timer = self._timer_of(context, job)
         if job.timer_id is not None and timer is None:
@@ -74,7 +88,7 @@ class Units:
         if context.head.n and context.head.epoch < row.epoch:
             arrival = await self._arrive(context, job)
             if isinstance(arrival, WorkerFault):
-                self._failed(key, job, arrival)
+                self.failed(key, job, arrival)
                 return True
             changes = arrival
             context = _applied(context, arrival)
@@ -82,7 +96,7 @@ class Units:
             return await self._commit(key, row, job, context, changes, Answer(204, [], b""), digest)
         proposal = await self._ask(context, job)
         if isinstance(proposal, WorkerFault):
-            self._failed(key, job, proposal)
+            self.failed(key, job, proposal)
             return True
         answer = Answer(proposal.status, proposal.headers, proposal.body)
         consumed = timer is not None and 400 <= proposal.status < 500 and proposal.status != 429
@@ -95,8 +109,17 @@ class Units:
             changes.append(Change(Kind.IDEMPOTENCY, "", _SENDER + job.sender.hex(), _msgpack.encode(seen)))
         return await self._commit(key, row, job, context, changes, answer, digest)
 
+    async def look(self, context: Context, job: Job) -> wire.Proposal | WorkerFault:
+        """What the worker proposes for a job, on a context that the caller has read; nothing is committed."""
+        if context.head.n and context.head.epoch < context.row.epoch:
+            arrival = await self._arrive(context, job)
+            if isinstance(arrival, WorkerFault):
+                return arrival
+            context = _applied(context, arrival)
+        return await self._ask(context, job)
+
     @staticmethod
-    def _failed(key: bytes, job: Job, fault: WorkerFault) -> None:
+    def failed(key: bytes, job: Job, fault: WorkerFault) -> None:
         """The worker proposed nothing: certainly no effect."""
         log.warning("unit.fault", key=key_text(key), cause=fault.cause, why=fault.sentence)
         status = 500 if fault.cause in ("HANDLER_FAILED", "PROPOSAL_REFUSED") else 503
@@ -145,9 +168,8 @@ class Units:
         self._unit += 1
         return self._unit
 
-    async def _ask(self, context: Context, job: Job) -> wire.Proposal | WorkerFault:
+    def _ask(self, context: Context, job: Job) -> Awaitable[wire.Proposal | WorkerFault]:
         host, c = self._host, job.carried
-        remaining_ms = (job.deadline_s - host.now_s()) * 1000
         run = wire.Run(
             unit=self._next_unit(),
             kind="request" if c.kind == "emergency" else c.kind,
@@ -157,7 +179,7 @@ class Units:
             records=_data(context),
             timers=_timers(context),
             identity=job.identity,
-            network=host.network.plmn_id(),
+            network=self._network,
             instances=host.config.nf_instance_ids,
             method=c.method,
             path=c.path,
@@ -167,13 +189,25 @@ class Units:
             name=c.name,
             entry_id=c.answer_id,
         )
-        return await self._propose(run, remaining_ms)
+        return self._propose(run, job)
 
-    async def _propose(self, run: wire.Run, remaining_ms: float) -> wire.Proposal | WorkerFault:
-        """Hand a unit to the worker; one too many waits here for its turn, in order, instead of being refused."""
-        async with self._slots:
-            limit_ms = min(limits.UNIT_LIMIT_MS, max(1.0, remaining_ms))
-            return await self._host.worker.run(run, limit_ms=limit_ms, read_shared=self._host.read_shared)
+    async def _propose(self, run: wire.Run, job: Job | None = None) -> wire.Proposal | WorkerFault:
+        """Hand a unit to the worker; one too many waits here for its turn, in order, instead of being refused.
+
+        What its job has waited for that turn is gone. With next to nothing left the worker would only be cut off.
+        """
+        if not self._places.take(first=job is not None and job.carried.kind == "emergency"):
+            await self._places.wait(self._host.now_s())
+        try:
+            left_ms, least_ms = float(limits.UNIT_LIMIT_MS), 0.0
+            if job is not None:
+                left_ms = min(left_ms, (job.deadline_s - self._host.now_s()) * 1000)
+                least_ms = min(limits.UNIT_LEAST_MS, (job.deadline_s - job.arrived_s) * 1000 / 10)
+            if left_ms < least_ms:
+                return WorkerFault("WORKER_BUSY", f"{max(0.0, left_ms):.0f} ms were left when its turn came")
+            return await self._host.worker.run(run, limit_ms=left_ms, read_shared=self._host.read_shared)
+        finally:
+            self._places.leave()
 
     async def _arrive(self, context: Context, job: Job) -> list[Change] | WorkerFault:
         """Run `on_arrival` of all NF services; what it changes goes into the job's commit."""
@@ -187,10 +221,10 @@ class Units:
             records=_data(context),
             timers=_timers(context),
             identity=job.identity,
-            network=host.network.plmn_id(),
+            network=self._network,
             instances=host.config.nf_instance_ids,
         )
-        proposal = await self._propose(run, limits.UNIT_LIMIT_MS)
+        proposal = await self._propose(run)
         if isinstance(proposal, WorkerFault):
             return proposal
         return self._changes(context, proposal, None)
@@ -201,7 +235,11 @@ class Units:
         """A worker's proposal as changes of records; a timer that fired is gone unless it was armed again."""
         host, n = self._host, context.head.n + 1
         changes = [Change(Kind.DATA, nf, name, body) for nf, name, body in proposal.records]
-        armed = {(r.nf, r.id): _timer.decode(r.body).generation for r in context.records if r.kind == Kind.TIMER}
+        armed = (
+            {}
+            if not proposal.timers
+            else {(r.nf, r.id): _timer.decode(r.body).generation for r in context.records if r.kind == Kind.TIMER}
+        )
         named = set()
         for nf, name, delay_ms, data in proposal.timers:
             named.add((nf, name))
@@ -230,12 +268,11 @@ class Units:
 
     def _expired(self, context: Context) -> list[Change]:
         """Answers older than the retry window go with an owner's write, never otherwise (PROTOCOL.md §4.3)."""
+        kept = [r for r in context.records if r.kind == Kind.IDEMPOTENCY and not r.id.startswith(_SENDER)]
+        if not kept:
+            return []
         oldest = self._host.utc_ms() - limits.IDEMPOTENCY_WINDOW_MS
-        return [
-            Change(Kind.IDEMPOTENCY, r.nf, r.id, None)
-            for r in context.records
-            if r.kind == Kind.IDEMPOTENCY and not r.id.startswith(_SENDER) and _answered.decode(r.body).at_ms < oldest
-        ]
+        return [Change(Kind.IDEMPOTENCY, r.nf, r.id, None) for r in kept if _answered.decode(r.body).at_ms < oldest]
 
     # -------------------------------------------------------------------------------------- idempotency
 

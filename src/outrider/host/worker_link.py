@@ -15,6 +15,9 @@ ReadShared = Callable[[str], list[tuple[str, str, bytes]]]
 """The records of a shared object by its name, as this network has them."""
 
 
+_LOOK_S = 0.02
+"""How late a unit's end may be noticed to be overdue."""
+
 ERROR_CHARACTERS = 4_000
 SENTENCE_CHARACTERS = 200
 
@@ -29,13 +32,22 @@ class WorkerFault(NamedTuple):
 class _Open:
     """A unit in flight."""
 
-    __slots__ = ("outcome", "read_shared", "reads", "run")
+    __slots__ = ("limit_s", "outcome", "read_shared", "reads", "run", "until_s")
 
-    def __init__(self, run: wire.Run, outcome: "asyncio.Future[wire.Proposal | WorkerFault]", read: ReadShared) -> None:
+    def __init__(
+        self,
+        run: wire.Run,
+        outcome: "asyncio.Future[wire.Proposal | WorkerFault]",
+        read: ReadShared,
+        limit_s: float,
+        until_s: float,
+    ) -> None:
         self.run = run
         self.outcome = outcome
         self.read_shared = read
         self.reads = 0
+        self.limit_s = limit_s
+        self.until_s = until_s
 
 
 class Link(asyncio.Protocol):
@@ -53,6 +65,7 @@ class Link(asyncio.Protocol):
         self._frames = wire.Frames()
         self._open: dict[int, _Open] = {}
         self._cancelled: dict[int, asyncio.TimerHandle] = {}
+        self._looking = False
         self._paused = False
         self._log_second = 0
         self._log_lines = 0
@@ -101,14 +114,14 @@ class Link(asyncio.Protocol):
             frame = wire.frame(run)
         except wire.FrameTooLong as error:
             return WorkerFault("HANDLER_FAILED", f"The unit is too large for a worker: {error}.")
-        unit = _Open(run, self._loop.create_future(), read_shared)
+        unit = _Open(run, self._loop.create_future(), read_shared, limit_s, self._loop.time() + limit_s)
         self._open[run.unit] = unit
-        timer = self._loop.call_later(limit_s, self._expire, run.unit, limit_s)
+        if not self._looking:
+            self._look_later(limit_s)
         self._writer.write(frame)
         try:
             return await unit.outcome
         finally:
-            timer.cancel()
             if self._open.get(run.unit) is unit:
                 # The caller gave up; the worker need not go on.
                 self._cancel(run.unit)
@@ -151,16 +164,14 @@ class Link(asyncio.Protocol):
 
     def _act(self, message: wire.ToKeeper) -> None:
         match message:
+            case wire.Proposal() | wire.Failure() if self._hello.done():
+                self._answered(message)
             case wire.Log():
                 self._log(message)
             case wire.Hello():
                 self._greet(message)
             case _ if not self._hello.done():
                 self.close("It did not say hello first.")
-            case wire.Proposal():
-                self._answered(message)
-            case wire.Failure():
-                self._answered(message)
             case wire.Read():
                 self._read(message)
 
@@ -217,9 +228,20 @@ class Link(asyncio.Protocol):
 
     # --------------------------------------------------------------------------------------------- time is up
 
-    def _expire(self, number: int, limit_s: float) -> None:
-        sentence = f"The unit did not end within {limit_s * 1000:.0f} ms; nothing of it happened."
-        self._give_up(number, WorkerFault("UNIT_TIMEOUT", sentence))
+    def _look_later(self, limit_s: float) -> None:
+        self._looking = True
+        self._loop.call_later(min(limit_s, _LOOK_S), self._look)
+
+    def _look(self) -> None:
+        """Look at all units, as long as there are any: a timer for each would cost more than its frame."""
+        self._looking = False
+        now_s = self._loop.time()
+        for number, unit in list(self._open.items()):
+            if unit.until_s <= now_s:
+                sentence = f"The unit did not end within {unit.limit_s * 1000:.0f} ms; nothing of it happened."
+                self._give_up(number, WorkerFault("UNIT_TIMEOUT", sentence))
+        if self._open:
+            self._look_later(_LOOK_S)
 
     def _give_up(self, number: int, fault: WorkerFault) -> None:
         if (unit := self._open.get(number)) is not None:

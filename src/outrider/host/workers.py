@@ -7,9 +7,10 @@ Whatever a worker does — dies, hangs, floods, lies — a unit ends with a prop
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -104,16 +105,18 @@ class Worker:
         pid = self._started.process.pid if self._started is not None and alive else 0
         return WorkerStatus(pid, alive, self._restarts, self._isolation)
 
-    async def run(self, run: wire.Run, *, limit_ms: float, read_shared: ReadShared) -> wire.Proposal | WorkerFault:
+    def run(
+        self, run: wire.Run, *, limit_ms: float, read_shared: ReadShared
+    ) -> Coroutine[Any, Any, wire.Proposal | WorkerFault]:
         """Run one unit; `run.unit` must be new among those in flight. The proposal keeps the rules (`sdk.rules`).
 
         `network` and `instances` are filled in where the run has none.
         """
         if self._link is None or not self._alive():
-            return WorkerFault("WORKER_DIED", "The worker is being started again.")
+            return _away()
         if not run.network:
             run = msgspec.structs.replace(run, network=self._network, instances=self._instances)
-        return await self._link.run(run, limit_ms / 1000, read_shared)
+        return self._link.run(run, limit_ms / 1000, read_shared)
 
     def _alive(self) -> bool:
         return self._link is not None and self._link.alive and self._ready.is_set()
@@ -174,7 +177,9 @@ class Worker:
         """Returns when the worker is lost; it is, too, when it fills the disk."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(link.lost(), limits.WORKER_SCRATCH_CHECK_MS / 1000)
+                # Not `wait_for`: of Python 3.11 it may swallow the cancellation of `stop`.
+                async with asyncio.timeout(limits.WORKER_SCRATCH_CHECK_MS / 1000):
+                    await link.lost()
                 return
             if (excess := self._place.excess()) is not None:
                 link.close(f"It has {excess}.")
@@ -192,6 +197,10 @@ class Worker:
             else:
                 self._restarts += 1
                 return
+
+
+async def _away() -> WorkerFault:
+    return WorkerFault("WORKER_DIED", "The worker is being started again.")
 
 
 def sandbox_absent(isolation: Isolation) -> Refusal:

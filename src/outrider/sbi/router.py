@@ -1,7 +1,6 @@
 """Routes a request by method and path template, and turns what goes wrong in a handler into ProblemDetails."""
 
 import traceback
-from dataclasses import replace
 from urllib.parse import unquote
 
 import msgspec
@@ -83,7 +82,7 @@ class Router:
             mounted = node.mounted or mounted
             handler = node.handlers.get(request.method)
             if handler is not None:
-                return await guarded(handler, replace(request, params=params) if params else request)
+                return await guarded(handler, msgspec.structs.replace(request, params=params) if params else request)
             if node.handlers:
                 return problem(
                     405,

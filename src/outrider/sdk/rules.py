@@ -6,6 +6,7 @@ request, fit into one frame again.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from outrider.sdk import wire
@@ -60,14 +61,18 @@ def _response(proposal: wire.Proposal) -> str | None:
         return f"The status {proposal.status} is none of a final response."
     if len(proposal.body) > RESPONSE_BYTES:
         return f"The response has {len(proposal.body)} bytes; {RESPONSE_BYTES} are allowed."
-    total = 0
-    for name, value in proposal.headers:
-        if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value) or name.lower() in _NEVER_HEADERS:
-            return f"The response has a header field that may not be sent: {name[:80]!r}."
-        total += len(name) + len(value)
+    total = sum(len(name) + len(value) for name, value in proposal.headers)
     if total > HEADERS_BYTES:
         return f"The response's header fields have {total} bytes; {HEADERS_BYTES} are allowed."
+    for name, value in proposal.headers:
+        if not _may_be_sent(name, value):
+            return f"The response has a header field that may not be sent: {name[:80]!r}."
     return None
+
+
+@lru_cache(256)
+def _may_be_sent(name: str, value: str) -> bool:
+    return bool(_TOKEN.fullmatch(name) and _FIELD_VALUE.fullmatch(value)) and name.lower() not in _NEVER_HEADERS
 
 
 def _records(run: wire.Run, proposal: wire.Proposal, hello: wire.Hello) -> str | None:
@@ -84,8 +89,13 @@ def _records(run: wire.Run, proposal: wire.Proposal, hello: wire.Hello) -> str |
         seen.add((nf, name))
         if body is not None and len(body) > RECORD_BYTES:
             return f"Record {name!r} of {nf} has {len(body)} bytes; {RECORD_BYTES} are allowed."
-    size = sum(_size(nf, name, body) for nf, name, body in run.records if (nf, name) not in seen)
-    size += sum(_size(nf, name, body) for nf, name, body in proposal.records if body is not None)
+    size = 0
+    for nf, name, body in run.records:
+        if (nf, name) not in seen:
+            size += _size(nf, name, body)
+    for nf, name, body in proposal.records:
+        if body is not None:
+            size += _size(nf, name, body)
     if size > CONTEXT_BYTES:
         return f"The records of {run.key} would have {size} bytes together; {CONTEXT_BYTES} are allowed."
     return None

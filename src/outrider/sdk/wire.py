@@ -158,11 +158,15 @@ class Frames:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Add bytes; yields the frames that are complete."""
         self._buffer += data
-        while len(self._buffer) >= 4:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            if length > FRAME_LIMIT_BYTES:
-                raise FrameTooLong(f"{length} bytes")
-            if len(self._buffer) < 4 + length:
-                return
-            yield bytes(self._buffer[4 : 4 + length])
-            del self._buffer[: 4 + length]
+        at, end = 0, len(self._buffer)
+        try:
+            while end - at >= 4:
+                (length,) = _LENGTH.unpack_from(self._buffer, at)
+                if length > FRAME_LIMIT_BYTES:
+                    raise FrameTooLong(f"{length} bytes")
+                if end - at < 4 + length:
+                    return
+                at += 4 + length
+                yield bytes(memoryview(self._buffer)[at - length : at])
+        finally:
+            del self._buffer[:at]

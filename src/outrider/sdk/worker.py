@@ -34,6 +34,9 @@ LOG_LINE_CHARACTERS = 8_000
 STUCK_UNITS = 32
 """So many cancelled units that do not end (threads cannot be stopped) and the worker gives up, to be started afresh."""
 
+COLLECT_AFTER = 20_000
+"""So many new objects, and the collector looks at them. Units make few cycles, and many are open at a time."""
+
 STOP_LIMIT_S = 2.0
 EXIT_LOAD_FAILED, EXIT_STUCK, EXIT_PROTOCOL = 3, 4, 5
 
@@ -136,7 +139,8 @@ class Worker(asyncio.Protocol):
     """The worker's end of the socket."""
 
     def __init__(self, engine: Engine, logs: Logs) -> None:
-        self.closed = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.closed = self._loop.create_future()
         self._engine = engine
         self._logs = logs
         self._frames = wire.Frames()
@@ -162,7 +166,7 @@ class Worker(asyncio.Protocol):
         for body in self._frames.feed(data):
             match wire.to_worker.decode(body):
                 case wire.Run() as run:
-                    self._tasks[run.unit] = asyncio.create_task(self._run(run))
+                    self._tasks[run.unit] = self._loop.create_task(self._run(run))
                 case wire.Value() as value:
                     if (waiting := self._reads.pop(value.call, None)) is not None and not waiting.done():
                         waiting.set_result(value.records)
@@ -229,6 +233,7 @@ async def _serve(services: dict[str, NfService], logs: Logs, descriptor: int) ->
     # What is loaded now stays; the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
     connection = socket.socket(fileno=descriptor)
     _, worker = await asyncio.get_running_loop().create_unix_connection(lambda: Worker(engine, logs), sock=connection)
     await worker.closed

@@ -141,6 +141,10 @@ class Bulk:
         ((counts,),) = self._rows(_ROW_COUNTS, ())
         return [RowCount(bytes.fromhex(part), Ownership(state), *n) for part, state, n in _counts.decode(counts)]
 
+    def copy_count(self, start: bytes, stop: bytes) -> int:
+        """How many heads there are in a range."""
+        return int(self._rows("SELECT count(*) FROM head WHERE k >= ? AND k < ?", (start, stop))[0][0])
+
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
         """Count and Σ of the heads' digests."""
         ues, joined = self._rows(_SUM, (start, stop))[0]

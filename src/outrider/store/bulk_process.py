@@ -208,7 +208,10 @@ def main() -> None:
     for pipe in (sys.stdin, sys.stdout):
         with contextlib.suppress(OSError):  # a system with smaller pipes is slower, not wrong
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    serve(BulkWork(Path(sys.argv[1])), sys.stdin.buffer, sys.stdout.buffer)
+    try:
+        serve(BulkWork(Path(sys.argv[1])), sys.stdin.buffer, sys.stdout.buffer)
+    except BrokenPipeError:  # the keeper has ended while its question was answered; nobody is left to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

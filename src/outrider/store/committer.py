@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,7 +35,9 @@ class GroupCommitter:
         self._store = store
         self._on_fault = on_fault
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._turn: list[_Item] = []
+        self._waiting = 0
+        self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
         self._fault: StoreFault | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._write, name="committer", daemon=True)
@@ -48,10 +51,16 @@ class GroupCommitter:
         """Run a function of the store on the writing thread, between two commits; what it raises is its caller's."""
         return self._enqueue(None, work)
 
+    @property
+    def waiting(self) -> int:
+        """How much has been submitted and is not durable yet."""
+        return self._waiting
+
     async def close(self) -> None:
         """Commit what has been submitted, and end the thread."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -59,54 +68,63 @@ class GroupCommitter:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(RuntimeError("the committer has been closed"))
-        else:
-            self._queue.put(_Item(future, operation, work))
+            return future
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+        self._turn.append(_Item(future, operation, work))
+        self._waiting += 1
         return future
+
+    def _hand_over(self) -> None:
+        """Give the thread what this turn of the loop has submitted; to wake it for each would cost more than a unit."""
+        if self._turn:
+            turn, self._turn = self._turn, []
+            self._queue.put(turn)
 
     # ------------------------------------------------------------------------------- the writing thread
 
     def _write(self) -> None:
-        following: list[_Item | None] = []
-        while True:
-            item = following.pop() if following else self._queue.get()
-            if item is None:
-                return
-            if item.work is not None:
-                self._run(item.future, item.work)
-                continue
-            batch = [item]
-            while len(batch) < limits.COMMIT_BATCH and not self._queue.empty():
-                item = self._queue.get()
-                if item is None or item.work is not None:
-                    following.append(item)
-                    break
-                batch.append(item)
-            self._commit(batch)
+        items: deque[_Item] = deque()
+        ends = False
+        while items or not ends:
+            while not ends and (not items or not self._queue.empty()):
+                turn = self._queue.get()
+                if turn is None:
+                    ends = True
+                else:
+                    items.extend(turn)
+            batch: list[_Item] = []
+            while items and items[0].work is None and len(batch) < limits.COMMIT_BATCH:
+                batch.append(items.popleft())
+            if batch:
+                self._commit(batch)
+            elif items and (work := items[0].work) is not None:
+                self._run(items.popleft().future, work)
 
     def _commit(self, batch: list[_Item]) -> None:
         futures = [item.future for item in batch]
         if self._fault is not None:
-            self._tell(_fail, futures, self._fault)
+            self._tell(self._fail, futures, self._fault)
             return
         try:
             outcomes = self._store.commit([item.operation for item in batch if item.operation is not None])
         except Exception as error:
-            self._tell(_fail, futures, self._faulted(error))
+            self._tell(self._fail, futures, self._faulted(error))
         else:
-            self._tell(_resolve, futures, outcomes)
+            self._tell(self._resolve, futures, outcomes)
 
     def _run(self, future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
         if self._fault is not None:
-            self._tell(_fail, [future], self._fault)
+            self._tell(self._fail, [future], self._fault)
             return
         try:
             result = work()
         except StoreFault as error:
-            self._tell(_fail, [future], self._faulted(error))
+            self._tell(self._fail, [future], self._faulted(error))
         except Exception as error:
-            self._tell(_fail, [future], error)
+            self._tell(self._fail, [future], error)
         else:
-            self._tell(_resolve, [future], [result])
+            self._tell(self._resolve, [future], [result])
 
     def _faulted(self, error: Exception) -> StoreFault:
         if isinstance(error, StoreFault):
@@ -121,14 +139,16 @@ class GroupCommitter:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback, *arguments)
 
+    # ------------------------------------------------------------------------------------- on the loop
 
-def _resolve(futures: Sequence[asyncio.Future[Any]], results: Sequence[Any]) -> None:
-    for future, result in zip(futures, results, strict=True):
-        if not future.done():
-            future.set_result(result)
+    def _resolve(self, futures: Sequence[asyncio.Future[Any]], results: Sequence[Any]) -> None:
+        self._waiting -= len(futures)
+        for future, result in zip(futures, results, strict=True):
+            if not future.done():
+                future.set_result(result)
 
-
-def _fail(futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
+    def _fail(self, futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
+        self._waiting -= len(futures)
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)

@@ -37,6 +37,7 @@ from outrider.store.port import (
     Take,
     Work,
 )
+from outrider.store.recent import Recent, Units
 from outrider.store.schema import ROW_COLUMNS, effective, row_columns, row_of
 
 _ROWS = (
@@ -62,15 +63,21 @@ class Impossible(Exception):
 
 
 class Operations:
-    """Runs operations in the open transaction of one connection; `lsn` is that of the last own commit."""
+    """Runs operations in the open transaction of one connection; `lsn` is that of the last own commit.
 
-    def __init__(self, db: apsw.Connection, digest_key: bytes, lsn: int) -> None:
+    What `recent` holds need not be read: until this transaction has changed something, it is what the file says.
+    """
+
+    def __init__(self, db: apsw.Connection, digest_key: bytes, lsn: int, recent: Recent | None = None) -> None:
         self._db = db
+        self._recent = recent
         self._digest_key = digest_key
         self._run_sql = wide.runner(db)
         self._many = Bulk(self._run_sql)
         self._content = Content(db, digest_key)
         self.lsn = lsn
+        self.units: list[Units] = []
+        """What units have changed, in order."""
 
     def run(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Run operations in order; `Impossible` and errors of SQLite's types mean that all must be undone."""
@@ -80,6 +87,7 @@ class Operations:
                 outcomes += self._work([operation for operation in group if isinstance(operation, Work)])
             else:
                 outcomes += map(self._run_one, group)
+            self._recent = None
         return outcomes
 
     def _run_one(self, operation: Operation) -> Outcome:
@@ -132,12 +140,17 @@ class Operations:
         units = [(op, _changes_of(op)) for op in works]
         names = [(op.key, c.kind, c.nf, c.id) for op, changes in units for c in changes]
         names += [(op.key, Kind.IDEMPOTENCY, "", op.answer_id) for op in works if op.answer_id is not None]
-        rows = self._rows({op.key for op in works})
-        overlay = Overlay(self._db, self._digest_key, {op.key for op in works}, names)
+        keys = {op.key for op in works}
+        known = {} if self._recent is None else self._recent.contexts(keys)
+        rows = {key: context.row for key, context in known.items()}
+        if len(known) < len(keys):
+            rows.update(self._rows(keys - known.keys()))
+        overlay = Overlay(self._db, self._digest_key, keys, names, known)
         log: list[tuple[int, bytes, bytes]] = []
         outcomes = [self._unit(op, changes, rows[op.key], overlay, log) for op, changes in units]
         overlay.write()
         wide.write(self._db, _LOG, log)
+        self.units.append(overlay.units())
         return outcomes
 
     def _unit(

@@ -4,14 +4,16 @@ A batch of units reads all heads and records that it will touch, works on them a
 other, and writes the result: a handful of statements, however many units.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import apsw
 import msgspec
 
 from outrider.core.record import NO_HEAD, Change, Head, LogEntry, Record, shift_digest
 from outrider.store import wide
-from outrider.store.port import Followed
+from outrider.store.port import Context, Followed
+from outrider.store.recent import Units
 
 _HEADS = (
     "WITH want (i, k) AS (VALUES {rows}) "
@@ -42,22 +44,36 @@ Name = tuple[bytes, int, str, str]
 class Overlay:
     """Heads and records of some keys as they are, and as they become; `write` makes it so."""
 
-    def __init__(self, db: apsw.Connection, digest_key: bytes, keys: Iterable[bytes], names: Iterable[Name]) -> None:
+    def __init__(
+        self,
+        db: apsw.Connection,
+        digest_key: bytes,
+        keys: Iterable[bytes],
+        names: Iterable[Name],
+        known: Mapping[bytes, Context] = MappingProxyType({}),
+    ) -> None:
+        """`known` are contexts that need not be read."""
         self._db = db
         self._digest_key = digest_key
         self._heads: dict[bytes, Head] = dict.fromkeys(keys, NO_HEAD)
         self._records: dict[Name, Record | None] = dict.fromkeys(names)
-        self._read()
+        self._read(known)
+        for context in known.values():
+            self._heads[context.key] = context.head
+            for record in context.records:
+                if record[:4] in self._records:
+                    self._records[record[:4]] = record
         self._stored = {name for name, record in self._records.items() if record is not None}
-        self._changed_heads: set[bytes] = set()
-        self._changed: dict[Name, None] = {}
+        self._before: dict[bytes, Head] = {}
+        """The heads that have changed, as they were."""
+        self._changed: dict[Name, Record | None] = {}
 
-    def _read(self) -> None:
+    def _read(self, known: Mapping[bytes, Context]) -> None:
         run = wide.runner(self._db)
-        for part, (found,) in wide.read(run, _HEADS, [(key,) for key in self._heads]):
+        for part, (found,) in wide.read(run, _HEADS, [(key,) for key in self._heads if key not in known]):
             for i, epoch, n, digest in _heads.decode(found):
                 self._heads[part[i][0]] = Head(epoch, n, bytes.fromhex(digest))
-        for part, (found, bodies) in wide.read(run, _RECORDS, list(self._records)):
+        for part, (found, bodies) in wide.read(run, _RECORDS, [n for n in self._records if n[0] not in known]):
             at = 0
             for i, version, due_ms, length in _records.decode(found):
                 key, kind, nf, name = part[i]
@@ -77,16 +93,17 @@ class Overlay:
         """Apply one unit and return the new head; None, and nothing changed, if its digest is not the one expected."""
         prev = self._heads[key]
         n = prev.n + 1
-        last = {(key, c.kind, c.nf, c.id): c for c in changes}  # of two changes of one record the last one holds
-        gone = [r for name in last if (r := self._records[name]) is not None]
-        come = [Record(key, c.kind, c.nf, c.id, c.body, n, c.due_ms) for c in last.values() if c.body is not None]
+        become: dict[Name, Record | None] = {}
+        for kind, nf, name, body, due_ms in changes:  # of two changes of one record the last one holds
+            become[key, kind, nf, name] = None if body is None else Record(key, kind, nf, name, body, n, due_ms)
+        gone = [r for named in become if (r := self._records[named]) is not None]
+        come = [r for r in become.values() if r is not None]
         digest = shift_digest(prev.digest, gone, come, self._digest_key) if gone or come else prev.digest
         if expect is not None and digest != expect:
             return None
-        self._records.update(dict.fromkeys(last))
-        self._records.update({r[:4]: r for r in come})
-        self._changed.update(dict.fromkeys(last))
-        self._changed_heads.add(key)
+        self._records.update(become)
+        self._changed.update(become)
+        self._before.setdefault(key, prev)
         head = self._heads[key] = Head(epoch, n, digest)
         return head
 
@@ -108,10 +125,16 @@ class Overlay:
 
     def write(self) -> None:
         """Write what has changed."""
-        records = [(name, self._records[name]) for name in self._changed]
-        wide.write(self._db, _PUT, [r for _, r in records if r is not None])
-        wide.write(self._db, _DROP, [name for name, r in records if r is None and name in self._stored])
-        wide.write(self._db, _PUT_HEAD, [(key, *self._heads[key]) for key in self._changed_heads])
+        wide.write(self._db, _PUT, [r for r in self._changed.values() if r is not None])
+        wide.write(self._db, _DROP, [name for name, r in self._changed.items() if r is None and name in self._stored])
+        wide.write(self._db, _PUT_HEAD, [(key, *self._heads[key]) for key in self._before])
+
+    def units(self) -> Units:
+        """What has changed, for the memory of what was read."""
+        units: Units = {key: (before, self._heads[key], {}) for key, before in self._before.items()}
+        for name, record in self._changed.items():
+            units[name[0]][2][name[1:]] = record
+        return units
 
 
 def following(db: apsw.Connection, digest_key: bytes, entries: Iterable[LogEntry]) -> Overlay:

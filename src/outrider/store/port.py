@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from outrider.core.record import Answered, Change, Head, HeadRow, Kind, LogEntry, Record
 from outrider.protocol.ownership import Ownership, Row
 
@@ -34,8 +36,7 @@ class StoreIdentity:
     digest_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """All that is stored of one key, in one snapshot. `row` is the effective row; `own`: it is the key's own."""
 
     key: bytes
@@ -52,8 +53,7 @@ class Context:
 # ------------------------------------------------------------------------------------------- operations
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """A unit of work of the owner: commits only if the effective row is OWNED(`epoch`) and `answer_id` is new.
 
     Outcomes: `Done` · `NotTheOwner` · `AnsweredBefore` · `Misused` (same idempotency key, other request).
@@ -166,8 +166,7 @@ Operation = Work | SetRow | Take | Follow | Replace | SetValue | BindIdentity | 
 # --------------------------------------------------------------------------------------------- outcomes
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """The operation is durable. `head` and `lsn` for those that have one; `key` for `BindIdentity`."""
 
     head: Head | None = None
@@ -319,6 +318,9 @@ class ContextStore(Protocol):
 
     def row_counts(self) -> list[RowCount]:
         """How many rows there are of each kind."""
+
+    def copy_count(self, start: bytes, stop: bytes) -> int:
+        """How many copies there are in [start, stop)."""
 
     def context(self, key: bytes) -> Context:
         """Row, head and all records of a key, in one snapshot."""

@@ -16,7 +16,8 @@ from outrider.protocol.ownership import Ownership, Row
 from outrider.store.bulk import Bulk
 from outrider.store.faults import OnFault, fault
 from outrider.store.packed import HeadColumns, RecordColumns
-from outrider.store.port import Chunk, Context, PartitionSum, RowCount
+from outrider.store.port import Chunk, Context, Operation, Outcome, PartitionSum, RowCount
+from outrider.store.recent import Recent, Units
 from outrider.store.schema import REC_COLUMNS, ROW_COLUMNS, connect, effective, row_of, state_of
 from outrider.store.timers import DueTimers
 
@@ -69,7 +70,9 @@ class _Reading:
 class Reader:
     """The reading half of the port. Any thread may call it; point reads do not wait for bulk reads."""
 
-    def __init__(self, path: Path, on_fault: OnFault = lambda raised: None) -> None:
+    def __init__(self, path: Path, on_fault: OnFault = lambda raised: None, recent: Recent | None = None) -> None:
+        """`recent` is for the reader beside the writer, which hears of every commit; no other may have one."""
+        self._recent = recent
         self._point = _Reading(path, on_fault)
         self._bulk = _Reading(path, on_fault)
         self._few = Bulk(self._point.rows)
@@ -78,7 +81,13 @@ class Reader:
 
     def pause(self) -> "_Paused":
         """With both connections closed, and readers waiting, until the block ends: for exchanging the file."""
-        return _Paused(self._bulk, self._point)
+        return _Paused(self._recent, self._bulk, self._point)
+
+    def committed(self, operations: Sequence[Operation], outcomes: Sequence[Outcome], units: Sequence[Units]) -> None:
+        """These operations are durable; called by the writer before anybody else hears of it."""
+        self.timers.committed(operations, outcomes)
+        if self._recent is not None:
+            self._recent.committed(operations, outcomes, units)
 
     def close(self) -> None:
         """Close both connections."""
@@ -89,6 +98,9 @@ class Reader:
 
     def row(self, key: bytes) -> Row:
         """See `ContextStore.row`."""
+        kept = self._recent and self._recent.context(key)
+        if kept:
+            return kept.row
         own = star = None
         for which, *columns in self._point.rows(_ROW, (key, star_of(key))):
             if which:
@@ -99,6 +111,17 @@ class Reader:
 
     def context(self, key: bytes) -> Context:
         """See `ContextStore.context`."""
+        recent = self._recent
+        if recent is None:
+            return self._context(key)
+        kept = recent.context(key)
+        if kept is None:
+            commits = recent.commits
+            kept = self._context(key)
+            recent.read(kept, commits)
+        return kept
+
+    def _context(self, key: bytes) -> Context:
         own = star = None
         head = NO_HEAD
         records = []
@@ -115,8 +138,18 @@ class Reader:
 
     def key_of(self, identity: str) -> bytes | None:
         """See `ContextStore.key_of`."""
+        recent = self._recent
+        key = recent and recent.key_of(identity)
+        if key:
+            return key
+        commits = recent.commits if recent else 0
         rows = self._point.rows("SELECT k FROM ident WHERE identity = ?", (identity,))
-        return rows[0][0] if rows else None
+        if not rows:
+            return None
+        key = bytes(rows[0][0])
+        if recent:
+            recent.found(identity, key, commits)
+        return key
 
     def identity_of(self, key: bytes) -> str | None:
         """See `ContextStore.identity_of`."""
@@ -187,11 +220,15 @@ class Reader:
 
     def rows_in(self, state: Ownership) -> dict[bytes, Row]:
         """See `ContextStore.rows_in`."""
-        return self._many.rows_in(state)
+        return self._few.rows_in(state)
 
     def row_counts(self) -> list[RowCount]:
         """See `ContextStore.row_counts`."""
         return self._many.row_counts()
+
+    def copy_count(self, start: bytes, stop: bytes) -> int:
+        """See `ContextStore.copy_count`."""
+        return self._many.copy_count(start, stop)
 
     def partition_sum(self, start: bytes, stop: bytes, without: Iterable[bytes] = ()) -> PartitionSum:
         """See `ContextStore.partition_sum`."""
@@ -206,13 +243,16 @@ class Reader:
 
 
 class _Paused:
-    def __init__(self, *readings: _Reading) -> None:
+    def __init__(self, recent: Recent | None, *readings: _Reading) -> None:
+        self._recent = recent
         self._readings = readings
 
     def __enter__(self) -> None:
         for reading in self._readings:
             reading.lock.acquire()
             reading.let_go()
+        if self._recent is not None:
+            self._recent.clear()
 
     def __exit__(self, *_: object) -> None:
         for reading in self._readings:

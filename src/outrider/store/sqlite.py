@@ -34,6 +34,7 @@ from outrider.store.port import (
     StoreIdentity,
 )
 from outrider.store.reader import Reader
+from outrider.store.recent import Recent
 from outrider.store.schema import (
     CONTENT,
     PAGE_BYTES,
@@ -70,7 +71,8 @@ class SqliteStore:
         self._closed = False
         self._trimmed_lsn = 0
         """Trimmed by this object; what an earlier one trimmed is trimmed again, once."""
-        self._reader = Reader(path, self._faulted)
+        self._recent = Recent()
+        self._reader = Reader(path, self._faulted, self._recent)
         try:
             self._lsn = self._reader.last_lsn()
             self._begin_writing()
@@ -108,7 +110,7 @@ class SqliteStore:
         except _UNDONE:
             # One of them is impossible. Savepoints cost a fifth of the throughput, so only now is there one for each.
             outcomes = self._transaction("committing", lambda: self._run_each(operations))
-        self._reader.timers.committed(operations, outcomes)
+        self._reader.committed(operations, outcomes, self._committed_units)
         return outcomes
 
     def trim_log(self, through_lsn: int) -> None:
@@ -126,25 +128,26 @@ class SqliteStore:
         self._trimmed_lsn = through
 
     def _run_all(self, operations: Sequence[Operation]) -> list[Outcome]:
-        run = Operations(self._writer, self.identity.digest_key, self._lsn)
+        run = Operations(self._writer, self.identity.digest_key, self._lsn, self._recent)
         outcomes = run.run(operations)
-        self._committed_lsn = run.lsn
+        self._committed_lsn, self._committed_units = run.lsn, run.units
         return outcomes
 
     def _run_each(self, operations: Sequence[Operation]) -> list[Outcome]:
         run = Operations(self._writer, self.identity.digest_key, self._lsn)
         outcomes: list[Outcome] = []
         for operation in operations:
-            lsn = run.lsn
+            lsn, units = run.lsn, len(run.units)
             self._writer.execute("SAVEPOINT operation")
             try:
                 outcomes += run.run([operation])
             except _UNDONE as error:
                 self._writer.execute("ROLLBACK TO operation")
                 run.lsn = lsn
+                del run.units[units:]
                 outcomes.append(Failed(str(error)))
             self._writer.execute("RELEASE operation")
-        self._committed_lsn = run.lsn
+        self._committed_lsn, self._committed_units = run.lsn, run.units
         return outcomes
 
     def _transaction(self, doing: str, work: Callable[[], T]) -> T:
@@ -262,6 +265,10 @@ class SqliteStore:
     def row_counts(self) -> list[RowCount]:
         """See `port.ContextStore.row_counts`."""
         return self._reader.row_counts()
+
+    def copy_count(self, start: bytes, stop: bytes) -> int:
+        """See `port.ContextStore.copy_count`."""
+        return self._reader.copy_count(start, stop)
 
     def context(self, key: bytes) -> Context:
         """See `port.ContextStore.context`."""

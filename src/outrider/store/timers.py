@@ -52,8 +52,9 @@ class DueTimers:
             if not isinstance(outcome, Done):
                 continue
             if isinstance(operation, Work):
-                if any(c.due_ms is not None and c.due_ms <= self._passed_ms for c in operation.changes):
-                    self._notes.append(_range_of(operation.key))
+                for change in operation.changes:
+                    if change.due_ms is not None and change.due_ms <= self._passed_ms:
+                        self._notes.append(_range_of(operation.key))
             elif isinstance(operation, Take) or (isinstance(operation, SetRow) and _owns(operation)):
                 self._notes.append(_range_of(operation.key))
 
