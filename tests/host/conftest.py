@@ -51,9 +51,11 @@ class CounterWorker:
         self.fired: list[tuple[str, str]] = []
         self.gate: asyncio.Event | None = None
         self.entered = asyncio.Event()
+        self.limits_ms: list[float] = []
 
     async def run(self, run: wire.Run, *, limit_ms: float, read_shared: object) -> wire.Proposal:
         records = {name: body for _, name, body in run.records}
+        self.limits_ms.append(limit_ms)
         if run.kind == "arrival":
             self.arrivals.append(run.key)
             return wire.Proposal(run.unit, records=[("nsmf-counter", "place", msgspec.json.encode(run.network))])
@@ -67,7 +69,7 @@ class CounterWorker:
         if self.gate is not None:
             await self.gate.wait()
         count = int(records.get("count", b"0"))
-        if run.method == "GET":
+        if run.method == "GET" and not run.path.endswith("/writes"):
             return wire.Proposal(run.unit, body=str(count).encode())
         sends = [wire.Send("nsmf-counter", "heard", b"", shared="group:g")] if run.path.endswith("/tell") else []
         timers = [("nsmf-counter", "tick", 50, b"")] if run.path.endswith("/tick") else []
@@ -94,6 +96,9 @@ class Net:
     workers: dict[str, CounterWorker] = field(default_factory=dict)
     dirs: dict[str, Path] = field(default_factory=dict)
     cut: set[tuple[str, str]] = field(default_factory=set)
+    """What may have arrived, for all that the sender knows."""
+    refused: set[tuple[str, str]] = field(default_factory=set)
+    """No connection: what certainly has not left."""
     lost_answers: set[tuple[str, str]] = field(default_factory=set)
     delay_s: float = 0.0
     faults: list[str] = field(default_factory=list)
@@ -205,6 +210,8 @@ class _Link:
     async def post(self, peer: str, body: bytes, *, bulk: bool) -> Response:
         net, pair = self._net, (self._network, peer)
         await asyncio.sleep(net.delay_s / 2)
+        if pair in net.refused:
+            raise Unreachable("no connection", not_sent=True)
         if pair in net.cut or peer not in net.hosts:
             raise Unreachable("cut", not_sent=False)
         batch = bulk_batch.decode(body) if bulk else lane_batch.decode(decompress(body))

@@ -6,6 +6,9 @@ HOLD_LIMIT_MS = 1_000
 UNIT_LIMIT_MS = 800
 """A unit of work that has not answered by then is aborted with 503; below HOLD_LIMIT_MS (PROTOCOL.md §4.2)."""
 
+UNIT_LEAST_MS = 50
+"""A unit whose turn comes with less time left (or a tenth of what its request had) is not begun: 503, nothing done."""
+
 WANT_LIMIT_MS = 1_500
 """How long a first request at the target waits for its grant before it is served remotely."""
 
@@ -21,11 +24,27 @@ REQUEST_LIMIT_MS = 5_000
 QUEUE_PER_KEY = 64
 """Requests waiting for one key; one more is answered 503 at once, with no effect."""
 
+UNIT_WAIT_MS = 500
+"""While the first unit in the queue has waited so long for the worker, new requests are refused (503): they would wait
+longer. A relocation waits for an open unit, so this is well below HOLD_LIMIT_MS."""
+
+UNITS_WAITING = 2_000
+"""Units in that queue; one more is refused. Some half a second of work, should they all come at once."""
+
 QUEUE_TOTAL = 20_000
 """Requests waiting in one keeper; the bound of its memory under a storm."""
 
 DWELL_MS = 300
 """A context that has just come is not given on a WANT before: a UE at the edge of two networks would make it flap."""
+
+ASSERTED_PER_S = 200
+"""Arrivals per second that a target may assert without proof, at least: a train brings some hundred UEs in seconds."""
+
+ASSERTED_SHARE_PER_S = 0.01
+"""And at least this share of all UEs; above both, a target that lies gets them all in 100 s, which an operator sees."""
+
+ASSERTED_BURST_S = 5
+"""Asserted arrivals that may come at once, in seconds of that rate: groups arrive together, after none did."""
 
 RESEND_MIN_MS = 100
 RESEND_MAX_MS = 5_000
@@ -61,6 +80,15 @@ LANE_WINDOW = 4_096
 COMMIT_BATCH = 512
 """Units in one group commit; more only makes the first wait longer."""
 
+RECENT_BYTES = 64 * 1024 * 1024
+"""Contexts kept in memory because requests read or wrote them lately; some 30 000 of 1 KB."""
+
+RECENT_CONTEXT_BYTES = FULL_BYTES
+"""A larger context is read from the file each time: to copy it costs more than the statement."""
+
+RECENT_IDENTITIES = 100_000
+"""Keys of identities kept in memory; about 25 MB."""
+
 CHUNK_RECORDS = 4_000
 """Records in one bulk chunk: about 4 MB raw, under 1 MB compressed."""
 
@@ -87,6 +115,9 @@ ARRIVALS_LOOK_S = 2
 
 ARRIVALS_EXPIRY_S = 600
 """Expiry of a subscription at an AMF; renewed before."""
+
+ARRIVALS_END_MS = 1_000
+"""How long a keeper that stops waits for the AMF to end its subscription, which would else run out by itself."""
 
 CLOCK_SKEW_LIMIT_MS = 1_000
 """Clock skew between two networks above which a migration is refused: timers would fire visibly late."""
@@ -145,6 +176,9 @@ WORKER_BUFFER_BYTES = 8 * 1024 * 1024
 WORKER_START_LIMIT_MS = 30_000
 """A worker that has not loaded its NF services by then is stopped: large frameworks load in a few seconds."""
 
+WORKER_WAIT_MS = 3_000
+"""How long a request waits for the worker of a keeper that has just started; most consumers wait 5 s."""
+
 WORKER_STOP_LIMIT_MS = 3_000
 """How long a worker may take to shut its apps down before it is killed."""
 
@@ -195,7 +229,19 @@ TELL_GIVE_UP_MS = 86_400_000
 """How long a partner is told the end of a migration before that is given up; it learns it when it asks."""
 
 KEEPER_POLL_MS = 100
-"""How often a keeper is asked for progress while somebody waits for it."""
+"""How often a keeper that is starting is asked whether its worker is there."""
+
+KEEPER_WAIT_MS = 1_000
+"""How long a keeper waits with its answer to whoever asks for something new: numbers for people are as old at most."""
+
+KEEPER_COUNT_MS = 100
+"""Rows are counted again after so long at the earliest, while somebody waits for what they decide."""
+
+STORE_PROBE_MS = 2_000
+"""A partner's store that an operator declares lost is asked once more; one that answers within this is not lost."""
+
+LOST_KEYS = 200
+"""Keys of a lost store that are named one by one; all are counted."""
 
 PERMIT_CHECK_MS = 1_000
 """How often permissions and deadlines of running migrations are looked at; a revocation takes effect within 5 s."""

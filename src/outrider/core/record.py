@@ -108,8 +108,10 @@ def digest_of(records: Iterable[Record], digest_key: bytes) -> bytes:
 def shift_digest(digest: bytes, gone: Iterable[Record], come: Iterable[Record], digest_key: bytes) -> bytes:
     """The digest after `gone` records left and `come` records entered."""
     total = int.from_bytes(digest, "big")
-    total -= sum(record_hash(r, digest_key) for r in gone)
-    total += sum(record_hash(r, digest_key) for r in come)
+    for record in gone:
+        total -= record_hash(record, digest_key)
+    for record in come:
+        total += record_hash(record, digest_key)
     return (total % _MODULUS).to_bytes(16, "big")
 
 

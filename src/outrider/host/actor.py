@@ -10,7 +10,8 @@ durable, and then does what the commands say, in that order.
 What a job does depends on the row that is effective when its turn comes:
 
 =========  =====================================================================================
-OWNED      it runs here, unless the key is held: then it waits, and may ride in the grant
+OWNED      it runs here, unless the key is held: then it waits, and may ride in the grant, or it
+           only reads, and runs at once (`reads`)
 GRANTED    it is forwarded to the network that the key was given to
 FOREIGN    under a migration to this network: the key is asked for (WANT) and the job waits a
            bounded time; else it is forwarded to the owner ("served remotely")
@@ -19,6 +20,7 @@ FOREIGN    under a migration to this network: the key is asked for (WANT) and th
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ import structlog
 
 from outrider.core import limits
 from outrider.core.ids import key_text
-from outrider.host import answers
+from outrider.host import answers, reads
 from outrider.host.failpoints import reach
 from outrider.host.jobs import Job
 from outrider.protocol import messages, ownership
@@ -49,6 +51,10 @@ class Actor:
         self.queue: deque[Job] = deque()
         self.deliveries = 0
         """Outbox deliveries of this key under way: open work, so they keep it from being given away."""
+        self.reading = 0
+        """Reads under way beside this task; they keep nothing."""
+        self.asked_as: dict[str, str] = {}
+        """The identity by which a network without the key has asked for it: an answer by key would tell it nothing."""
         self._inbox: deque[Any] = deque()
         self._task: asyncio.Task[None] | None = None
         self._given: list[tuple[int, Job]] = []
@@ -67,9 +73,22 @@ class Actor:
 
     def submit(self, job: Job) -> None:
         """A job has come; a full queue answers it 503 at once, with no effect."""
-        if len(self.queue) >= limits.QUEUE_PER_KEY:
-            answers.give(job, answers.busy("the queue of this UE is full"))
-            return
+        if self._enter(job):
+            self.wake()
+
+    def serve(self, job: Job) -> Awaitable[object]:
+        """A job has come; where nothing of the key goes on, it is done in the caller's task, which spares one."""
+        if self._enter(job) and self._task is None:
+            self._task = asyncio.current_task(self.host.loop)
+            return self._run(job)
+        return job.reply
+
+    def _enter(self, job: Job) -> bool:
+        if len(self.queue) + self.reading >= limits.QUEUE_PER_KEY:
+            answers.turn_away(job, "the queue of this UE is full")
+            return False
+        if self.vol.held is not None and self._read(job):
+            return False
         if job.carried.kind == "emergency":
             # An emergency takes the UE back while that is still possible, and goes first (PROTOCOL.md §4.9).
             self.queue.appendleft(job)
@@ -77,7 +96,7 @@ class Actor:
                 self._inbox.append(ownership.HoldEnded())
         else:
             self.queue.append(job)
-        self.wake()
+        return True
 
     def wake(self) -> None:
         """Make sure that the task runs."""
@@ -102,41 +121,61 @@ class Actor:
         self.queue.extendleft(reversed(self.host.forwards.take_back(self.key)))
         self.wake()
 
+    def peer_restarted(self, peer: str) -> None:
+        """A question that this peer had and has not answered is lost: ask it now, not when its time comes."""
+        row = self.host.store.row(self.key)
+        if "resend" in self._timers and row.peer == peer:
+            self._cancel("resend")
+            self._resend_ms = limits.RESEND_MIN_MS
+            aborted = row.mig is not None and self.host.migrations.aborted(row.mig)
+            self.event(ownership.Resend(aborted))
+
     def delivery_ended(self) -> None:
         """An outbox delivery is over; the last one lets a held key go."""
         self.deliveries -= 1
         if self.vol.held is not None and not self.deliveries:
             self.event(self._drained())
+        self.rest()
 
     @property
     def idle(self) -> bool:
         """Nothing is left that must be remembered."""
-        return not (self._inbox or self.queue or self._given or self.deliveries or self._timers or self.vol != NO_VOL)
+        under_way = self.deliveries or self.reading or self._timers
+        return not (self._inbox or self.queue or self._given or under_way or self.vol != NO_VOL)
+
+    def rest(self) -> None:
+        """Be forgotten, if nothing is left."""
+        if self._task is None and self.idle:
+            self.host.forget(self)
 
     # ----------------------------------------------------------------------------------------- the task
 
-    async def _run(self) -> None:
+    async def _run(self, until: Job | None = None) -> None:
+        """Do what there is; in the task of a job's caller only until that job is answered."""
+        stars = self.host.stars
         try:
-            while self._inbox or self.queue:
-                if self.host.stars.frozen(self.key):
-                    for job in self.queue:
-                        job.waited = job.waited or "held"
+            while (self._inbox or self.queue) and not (until is not None and until.reply.done()):
+                if stars.frozen(self.key):
+                    self._hold_back()
                     break
-                with self.host.stars.busy(self.key):
+                stars.open(self.key)
+                try:
                     if self._inbox:
                         await self._take(self._inbox.popleft())
                     elif not await self._serve():
                         break
+                finally:
+                    stars.closed(self.key)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             self.host.fault(f"actor of {key_text(self.key)}", error)
         finally:
             self._task = None
-            if self._inbox and not self.host.stars.frozen(self.key):
+            more = self.queue and until is not None and until.reply.done()
+            if more or (self._inbox and not stars.frozen(self.key)):
                 self.wake()
-            elif self.idle:
-                self.host.forget(self)
+            self.rest()
 
     async def _take(self, event: Any) -> None:
         """Run one event through the table: the row becomes durable, then the commands are done."""
@@ -147,6 +186,7 @@ class Actor:
                 break
             outcome = await self._commit(row, step.row, event)
             if isinstance(outcome, Done):
+                self.host.progress.rows_changed()
                 log.info("ownership", key=key_text(self.key), state=step.row.state.value, epoch=step.row.epoch,
                          peer=step.row.peer, why=step.why)  # fmt: skip
                 break
@@ -202,12 +242,14 @@ class Actor:
                 reach("hold")
                 self._hold_until_s = host.now_s() + limits.HOLD_LIMIT_MS / 1000
                 self._later("hold", limits.HOLD_LIMIT_MS, ownership.HoldEnded())
+                self._hold_back()
                 self._held()
             case ownership.Release():
                 self._released(row)
             case ownership.ForwardQueue(peer):
                 self._cancel("want")
                 self._no_want_until_s = host.now_s() + limits.WANT_BACKOFF_MS / 1000
+                self._later("want again", limits.WANT_BACKOFF_MS, None)  # so long the actor is there to remember it
                 self._forward_all(peer, row)
             case ownership.SendWant(peer, mig):
                 self._want_until_s = host.now_s() + limits.WANT_LIMIT_MS / 1000
@@ -215,26 +257,30 @@ class Actor:
                 host.send(peer, messages.Want(mig, self.key, None, host.migrations.evidence(mig)))
             case ownership.SendGrant(peer, x, full):
                 self._cancel("hold")
+                self.asked_as.clear()
                 self._hand_over(peer, row)
                 await self._send_grant(peer, x, row.mig or "", full=full)
                 reach("grant-sent")
                 self._resend_later()
             case ownership.SendRecall(peer, x):
                 mig = row.mig or ""
-                host.send(peer, messages.Recall(mig, self.key, x, host.store_of(peer, mig), self._excepted()))
+                host.send(peer, messages.Recall(mig, self.key, x, host.peers.store_of(peer, mig), self._excepted()))
                 self._resend_later()
             case ownership.SendAccepted(peer, x, epoch, owner):
                 host.grants.done(self.key, x)
                 host.send(peer, messages.Accepted(self.key, x, epoch, owner or host.me))
                 reach("accepted-sent")
             case ownership.SendRefused(peer, x, cause):
-                host.grants.done(self.key, x)
+                refused = host.grants.done(self.key, x)
                 host.send(peer, messages.Refused(self.key, x, cause))
+                if refused is not None and refused.identity is not None:
+                    host.identities.not_taken(refused.identity, self.key, peer)
             case ownership.SendNeed(peer, x):
                 host.grants.done(self.key, x)
                 host.send(peer, messages.Need(self.key, x))
             case ownership.SendNotOwner(peer, epoch, owner, cause):
-                host.send(peer, messages.NotOwner(self.key, epoch, owner or host.me, cause))
+                identity = self.asked_as.pop(peer, None)
+                host.send(peer, messages.NotOwner(self.key, epoch, owner or host.me, cause, identity=identity))
             case ownership.Install():
                 self._installed()
             case ownership.BecomeShadow():
@@ -278,7 +324,7 @@ class Actor:
     def _installed(self) -> None:
         """Order at acceptance (PROTOCOL.md §4.5): requests of the grant, own unanswered forwards, the queue."""
         grant = self.host.grants.pending[self.key, self.host.store.row(self.key).epoch]
-        rode = [self.host.job_from_grant(grant, fwd_id, carried, ms) for fwd_id, carried, ms in grant.held]
+        rode = [self.host.reception.job_from_grant(grant, fwd_id, carried, ms) for fwd_id, carried, ms in grant.held]
         self.queue.extendleft(reversed(self.host.forwards.take_back(self.key)))
         self.queue.extendleft(reversed(rode))
         self.host.arrived(self.key, grant.identity)
@@ -305,7 +351,7 @@ class Actor:
         job = self.queue[0]
         if job.reply.done() or host.now_s() >= job.deadline_s:
             self.queue.popleft()
-            answers.give(job, answers.timed_out() if job.sent else answers.busy("the deadline passed in the queue"))
+            answers.turn_away(job, "the deadline passed in the queue")
             return True
         row = host.store.row(self.key)
         if row.state is Ownership.OWNED:
@@ -331,15 +377,49 @@ class Actor:
     async def _serve_here(self, job: Job, row: Row) -> bool:
         host = self.host
         if self.vol.held is not None:
-            job.waited = job.waited or "held"
+            self._hold_back()
             return False
         if not host.permitted:
             self.queue.popleft()
-            answers.give(job, answers.busy("the permission for this service is not valid", "PERMISSION_REVOKED"))
+            answers.turn_away(job, "the permission for this service is not valid", "PERMISSION_REVOKED")
             return True
+        if host.worker_starting:
+            return self._await_worker(job)
         self.queue.popleft()
         if not await host.units.run(self.key, row, job):
             self.queue.appendleft(job)  # the key was given away under it: nothing happened, so it goes to the owner
+        return True
+
+    def _await_worker(self, job: Job) -> bool:
+        """There is no worker yet. The job waits in the queue, bounded: a relocation does not wait for it there."""
+        now_s = self.host.now_s()
+        until_s = min(job.deadline_s, job.arrived_s + limits.WORKER_WAIT_MS / 1000)
+        if now_s < until_s:
+            self._later("worker", (until_s - now_s) * 1000, None)
+            return False
+        self.queue.popleft()
+        answers.turn_away(job, "the service's software is being started", "WORKER_STARTING")
+        return True
+
+    def _hold_back(self) -> None:
+        """The key, or its partition, is held: what reads runs at once, what writes waits for the end of the hold."""
+        waiting = [job for job in self.queue if not self._read(job)]
+        self.queue.clear()
+        self.queue.extend(waiting)
+        for job in waiting:
+            job.waited = job.waited or "held"
+
+    def _read(self, job: Job) -> bool:
+        """Run a job of a held key beside this task, if it only reads; False if it has to wait."""
+        host = self.host
+        if not job.reads or job.reply.done() or host.now_s() >= job.deadline_s:
+            return False
+        if not host.permitted or host.worker_starting:
+            return False
+        if host.store.row(self.key).state is not Ownership.OWNED:
+            return False
+        self.reading += 1
+        host.keep(asyncio.create_task(reads.read(host, self, job), name=f"read of {key_text(self.key)}"))
         return True
 
     def _serve_forwarded(self, job: Job, row: Row, epoch: int, owner: str) -> bool:

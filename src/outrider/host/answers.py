@@ -25,6 +25,11 @@ def timed_out() -> Answer:
     return problem(504, "TIMED_OUT_REQUEST", detail)
 
 
+def turn_away(job: Job, detail: str, cause: str = "NF_CONGESTION") -> None:
+    """Do not run a job: 503. One that may have run elsewhere ends in 504, for this network alone cannot know."""
+    give(job, timed_out() if job.sent else busy(detail, cause))
+
+
 def give(job: Job, answer: Answer | Elsewhere) -> None:
     """Answer a job, once; a second answer (a replay) is dropped."""
     if not job.reply.done():

@@ -134,7 +134,7 @@ class Copy:
         self._taken_lsn = 0
         self._again: set[tuple[bytes, bytes]] = set()
         self._restart = asyncio.Event()
-        self.lane: Lane = host.open_bulk_lane(peer, self._acked, self._peer_restarted)
+        self.lane: Lane = host.peers.bulk_lane(peer, self._acked, self._peer_restarted)
         self._task = asyncio.create_task(self._run(), name=f"copy {migration_id}")
         self._task.add_done_callback(host.ended)
 
@@ -203,11 +203,14 @@ class Copy:
         self.total_ues = (await host.reading(lambda r: r.partition_sum(b"u", b"v"))).ues
         await self._chunks(*COPIED, advance=True)
         await self.lane.taken(self.lane.send(messages.Seal(self.migration_id, self.gen)))
+        if self._restart.is_set():
+            return  # it was not the one that had the chunks who took the seal
         self.durable = (
             True  # an acknowledged seal makes durable what came before it; so do acknowledgements from now on
         )
         self.pending.acked(self._taken_lsn)
         log.info("copy.durable", migration=self.migration_id, ues=self.copied_ues, lsn=self.pending.acked_lsn)
+        host.progress.news()
         await self._mark()
         while True:
             await self._follow()

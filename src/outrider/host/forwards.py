@@ -1,16 +1,18 @@
 """Requests on their way to the owner, and back (PROTOCOL.md §4.4-§4.7).
 
-A forward that may have arrived ends in an answer of the owner, or in 504. The first receiver re-aims it when it is
+A forward that may have arrived ends in an answer of the owner, or in 504; one that has not even left when its time is
+up is taken out of the lane, and ends in 503. The first receiver re-aims it when it is
 told of a strictly higher epoch, at most three times and within the request's deadline: so stale routes heal and
 nothing goes in circles. When the key itself comes here, own forwards without an answer are taken back and run here:
 those that the old owner had run are answered from the idempotency records that came with the key.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from outrider.host import answers
 from outrider.host.jobs import Job
+from outrider.host.lanes import Lane
 from outrider.protocol import messages
 
 if TYPE_CHECKING:
@@ -19,13 +21,35 @@ if TYPE_CHECKING:
 MAX_HOPS = 3
 
 
+class _Pending(NamedTuple):
+    """A job that has left, or is about to.
+
+    `sent_before`: it may have run elsewhere already, whatever becomes of this. `lane` and `number` are where it stands;
+    there is none for a job that rides in a grant.
+    """
+
+    job: Job
+    key: bytes | None
+    peer: str
+    sent_before: bool
+    lane: Lane | None = None
+    number: int = 0
+
+    def withdraw(self) -> bool:
+        """Take it out of its lane; False if it may have arrived. Then, and only then, it had no effect by this way."""
+        if self.lane is None or not self.lane.withdraw(self.number):
+            return False
+        self.job.sent = self.sent_before
+        return True
+
+
 class Forwards:
     """The forwards of this host that have no answer yet."""
 
     def __init__(self, host: "Host") -> None:
         self._host = host
         self._next = 1
-        self._pending: dict[int, tuple[Job, bytes | None, str]] = {}
+        self._pending: dict[int, _Pending] = {}
         self._by_key: dict[bytes, dict[int, None]] = {}
 
     def __len__(self) -> int:
@@ -33,44 +57,59 @@ class Forwards:
 
     def enter(self, job: Job, key: bytes | None, peer: str) -> int:
         """Remember a job that is about to leave; returns its id. From now on it may have run."""
+        return self._enter(_Pending(job, key, peer, job.sent))
+
+    def _enter(self, pending: _Pending) -> int:
         fwd_id = self._next
         self._next += 1
-        job.sent = job.keep_answer = True
-        self._pending[fwd_id] = job, key, peer
-        if key is not None:
-            self._by_key.setdefault(key, {})[fwd_id] = None
-        asyncio.get_running_loop().call_at(job.deadline_s, self._expired, fwd_id)
+        pending.job.sent = pending.job.keep_answer = True
+        self._pending[fwd_id] = pending
+        if pending.key is not None:
+            self._by_key.setdefault(pending.key, {})[fwd_id] = None
+        asyncio.get_running_loop().call_at(pending.job.deadline_s, self._expired, fwd_id)
         return fwd_id
 
     def send(self, job: Job, key: bytes | None, peer: str, epoch: int) -> None:
         """Send a job to the network that owns its key, as far as is known."""
-        if peer == self._host.me or not self._host.has_lane(peer):
-            answers.give(job, answers.timed_out() if job.sent else answers.busy(f"no way to {peer}"))
+        if peer == self._host.me or not self._host.peers.has(peer):
+            answers.turn_away(job, f"no way to {peer}")
             return
         if job.waited == "held":  # from here on it is a forwarded request like any other
             self._host.waits.note("held", (self._host.now_s() - job.arrived_s) * 1000)
             job.waited = ""
-        fwd_id = self.enter(job, key, peer)
-        remaining_ms = int((job.deadline_s - self._host.now_s()) * 1000)
         job.seen_epoch = max(job.seen_epoch, epoch)
-        self._host.send(peer, messages.Forward(fwd_id, key, job.identity, job.seen_epoch, remaining_ms, job.carried))
+        lane = self._host.peers.lane(peer)
+        number = lane.send(self._message(self._next, job, key))
+        self._enter(_Pending(job, key, peer, job.sent, lane, number))
+
+    def _message(self, fwd_id: int, job: Job, key: bytes | None) -> messages.Forward:
+        remaining_ms = int((job.deadline_s - self._host.now_s()) * 1000)
+        return messages.Forward(fwd_id, key, job.identity, job.seen_epoch, remaining_ms, job.carried)
+
+    def repeat(self, peer: str) -> None:
+        """The peer has restarted and lost what it had not run: send it again. What it has run, it answers again."""
+        for fwd_id, entry in list(self._pending.items()):
+            if entry.peer == peer and entry.lane is not None and entry.number <= entry.lane.through:
+                number = entry.lane.send(self._message(fwd_id, entry.job, entry.key))
+                self._pending[fwd_id] = entry._replace(number=number, sent_before=True)
 
     def answered(self, peer: str, message: messages.Answered) -> None:
-        """The owner has answered."""
+        """The owner has answered. That it did nothing says nothing of an earlier try, here or there."""
         entry = self._pending.get(message.fwd_id)
-        if entry is None or entry[2] != peer:
+        if entry is None or entry.peer != peer:
             return
         self._remove(message.fwd_id)
-        answers.give(entry[0], message.response)
+        unknown = message.response.status == 503 and entry.sent_before
+        answers.give(entry.job, answers.timed_out() if unknown else message.response)
 
     def not_owner(self, peer: str, message: messages.NotOwner) -> None:
-        """The receiver did not run it: re-aim it, or say 503, because it certainly had no effect."""
+        """The receiver did not run it, and does not any more: re-aim it, or say that, where nobody else may have."""
         entry = self._pending.get(message.fwd_id)
-        if entry is None or entry[2] != peer:
+        if entry is None or entry.peer != peer:
             return
         self._remove(message.fwd_id)
-        job, key, _ = entry
-        key = message.key or key
+        job, key = entry.job, message.key or entry.key
+        job.sent = entry.sent_before
         if key is not None and (message.owner == self._host.me or message.epoch > job.seen_epoch):
             job.hops += 1
             job.seen_epoch = max(job.seen_epoch, message.epoch)
@@ -78,11 +117,15 @@ class Forwards:
                 self._host.note_route(key, message.epoch, message.owner)
                 self._host.actor(key).submit(job)
                 return
-        answers.give(job, answers.busy(f"{peer} does not serve this UE ({message.cause or 'not the owner'})"))
+        answers.turn_away(job, f"{peer} does not serve this UE ({message.cause or 'not the owner'})")
 
     def withdraw(self, fwd_id: int) -> bool:
         """Forget a forward whose receiver certainly did not run it; False if it is answered already."""
-        return self._remove(fwd_id) is not None
+        entry = self._remove(fwd_id)
+        if entry is None:
+            return False
+        entry.job.sent = entry.sent_before
+        return True
 
     def take_back(self, key: bytes) -> list[Job]:
         """The unanswered forwards of a key that has just come here, in the order in which they left."""
@@ -90,19 +133,22 @@ class Forwards:
         for fwd_id in list(self._by_key.get(key, ())):
             entry = self._remove(fwd_id)
             if entry is not None:
-                jobs.append(entry[0])
+                entry.withdraw()
+                jobs.append(entry.job)
         return jobs
 
-    def _remove(self, fwd_id: int) -> tuple[Job, bytes | None, str] | None:
+    def _remove(self, fwd_id: int) -> _Pending | None:
         entry = self._pending.pop(fwd_id, None)
-        if entry is not None and entry[1] is not None:
-            ids = self._by_key[entry[1]]
+        if entry is not None and entry.key is not None:
+            ids = self._by_key[entry.key]
             del ids[fwd_id]
             if not ids:
-                del self._by_key[entry[1]]
+                del self._by_key[entry.key]
         return entry
 
     def _expired(self, fwd_id: int) -> None:
         entry = self._remove(fwd_id)
-        if entry is not None:
-            answers.give(entry[0], answers.timed_out())
+        if entry is None:
+            return
+        entry.withdraw()
+        answers.turn_away(entry.job, f"{entry.peer} could not be reached in time")

@@ -49,7 +49,7 @@ class Grants:
                 mig=mig,
                 key=actor.key,
                 x=x,
-                to_store=host.store_of(peer, mig),
+                to_store=host.peers.store_of(peer, mig),
                 head=context.head,
                 body=body,
                 records=context.records if body == "full" else [],
@@ -93,7 +93,7 @@ class Grants:
         for pending in [p for p in self.pending if p[0] == key]:
             del self.pending[pending]
 
-    def done(self, key: bytes, x: int) -> None:
-        """The grant is decided."""
-        self.pending.pop((key, x), None)
+    def done(self, key: bytes, x: int) -> messages.Grant | None:
+        """The grant is decided; returns it, if it was seen."""
         self._recalled.pop((key, x), None)
+        return self.pending.pop((key, x), None)

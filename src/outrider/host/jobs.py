@@ -5,7 +5,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from outrider.protocol.messages import Answer, Carried
+
+SAFE_METHODS = ("GET", "HEAD")
+"""Methods that ask for nothing to be changed (RFC 9110 §9.2.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +23,7 @@ class Elsewhere:
     cause: str
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One unit of work to be. `reply` gets the answer exactly once; `deadline_s` is in loop time.
 
     `seen_epoch` is the highest epoch of the key that anybody told this job of; `hops` counts how often it was re-aimed.
@@ -42,6 +46,13 @@ class Job:
     sent: bool = False
     waited: Literal["", "held", "arrival"] = ""
     timer_id: str | None = None
+    writes: bool = False
+    """It changes something, whatever its method says."""
+
+    @property
+    def reads(self) -> bool:
+        """It changes nothing, so it may run beside other things of its key."""
+        return self.carried.kind == "request" and self.carried.method in SAFE_METHODS and not self.writes
 
     @property
     def stays(self) -> bool:

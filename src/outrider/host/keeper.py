@@ -1,4 +1,8 @@
-"""A keeper process: opens the store, starts the worker, listens, and says that it is ready.
+"""A keeper process: opens the store, listens, starts the worker beside that, and says that it is ready.
+
+It takes and gives keys without a worker; requests wait for one. So a keeper that is started again answers its peers at
+once, and goes on trying where the worker does not start. Only where the package's software has never been loaded is it
+ready no sooner than that: whoever deploys it learns so whether it can be.
 
 Started by the node as `python -m outrider.host.keeper CONFIG.json`. It ends when the node ends (its standard input is
 a pipe of the node's), on SIGTERM, and on any fault: everything that it must know is durable, so ending is always safe.
@@ -6,6 +10,7 @@ a pipe of the node's), on SIGTERM, and on any fault: everything that it must kno
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -18,6 +23,7 @@ import uvloop
 from outrider.core import limits
 from outrider.core.ids import NetworkId
 from outrider.core.manifest import Manifest
+from outrider.core.refusal import Refused
 from outrider.functions.nrf.client import NrfClient
 from outrider.host import config as configs
 from outrider.host.arrivals import Arrivals
@@ -32,9 +38,16 @@ from outrider.sbi.server import SbiServer
 from outrider.sbi.tokens import TokenSource, TokenVerifier
 from outrider.store.bulk_process import BulkProcess
 from outrider.store.committer import GroupCommitter
+from outrider.store.port import SetValue
 from outrider.store.sqlite import SqliteStore
 
 log = structlog.get_logger()
+
+LOADED = "worker-loaded"
+"""Name of the value that notes which software has been loaded in which store; a restored store is another one."""
+
+COLLECT_AFTER = 50_000
+"""So many new objects, and the collector looks at them; some 10 MB."""
 
 
 async def run(config: configs.KeeperConfig) -> int:
@@ -61,7 +74,6 @@ async def run(config: configs.KeeperConfig) -> int:
         on_log=lambda level, text: log.info("worker", level=level, text=text),
         require_isolation=config.require_isolation,
     )
-    await worker.start()
     client = SbiClient(timeout_s=limits.REQUEST_LIMIT_MS / 1000)
     tokens = TokenSource(
         client,
@@ -82,15 +94,18 @@ async def run(config: configs.KeeperConfig) -> int:
         on_fault=on_fault,
         bulk=lambda: BulkProcess(store.path),
     )
+    host.worker_starting = True
     verifier = TokenVerifier(config.nrf_keys)
     nrf = NrfClient(client, config.nrf_root)
     arrivals = Arrivals(host, client, nrf, tokens)
+    front = Front(host, verifier, arrivals)
     server = SbiServer(
-        Front(host, verifier, arrivals),
+        front,
         host=config.host,
         port=config.port,
         bulk=True,
         body_limit_bytes=limits.FRAME_BYTES,
+        refuse=front.refuse,
     )
     await server.start()
     await host.start()
@@ -99,10 +114,18 @@ async def run(config: configs.KeeperConfig) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
     loop.add_reader(sys.stdin.fileno(), _watch_parent, stopping)
-    ready = {"ready": True, "port": server.port, "pid": os.getpid(), "storeId": store.identity.store_id}
-    print(msgspec.json.encode(ready).decode(), flush=True)
-    log.info("keeper.ready", service=config.service, network=config.network_id, port=server.port)
-    await stopping.wait()
+    software = f"{store.identity.store_id} {manifest.service} {manifest.version}".encode()
+    starting = asyncio.create_task(_start(worker, host, software), name="the start of the worker")
+    host.keep(starting)
+    stop = asyncio.create_task(stopping.wait())
+    if store.value(LOADED) != software:
+        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.is_set():
+        _spare_the_collector()
+        ready = {"ready": True, "port": server.port, "pid": os.getpid(), "storeId": store.identity.store_id}
+        print(msgspec.json.encode(ready).decode(), flush=True)
+        log.info("keeper.ready", service=config.service, network=config.network_id, port=server.port)
+    await stop
     log.info("keeper.stops", faults=faults)
     if faults:
         return 4  # nothing more is written: what is durable is the truth
@@ -117,9 +140,38 @@ async def run(config: configs.KeeperConfig) -> int:
     return 0
 
 
+async def _start(worker: Worker, host: Host, software: bytes) -> None:
+    """Start the worker. Software that has been loaded here is tried until it is again; other software may be unfit."""
+    pause_ms = limits.WORKER_RESTART_MIN_MS
+    loaded_before = host.store.value(LOADED) == software
+    while True:
+        try:
+            await worker.start()
+            break
+        except (Refused, OSError) as error:
+            if not loaded_before:
+                raise
+            log.error("worker.not-started", why=str(error), pause_ms=pause_ms)
+        await asyncio.sleep(pause_ms / 1000)
+        pause_ms = min(2 * pause_ms, limits.WORKER_RESTART_MAX_MS)
+    if not loaded_before:
+        await host.committer.submit(SetValue(LOADED, software))
+    host.worker_started()
+
+
+def _spare_the_collector() -> None:
+    """What is loaded now stays. What requests make is nearly never a cycle, and hundreds of them are open at a time:
+    with Python's threshold of 700 the collector took an eighth of a busy keeper's time and found nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
+
+
 def _watch_parent(stopping: asyncio.Event) -> None:
     """The node's end of standard input is closed: it has ended."""
     if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())  # it would be readable for ever
         stopping.set()
 
 

@@ -19,7 +19,7 @@ import structlog
 
 from outrider.core import limits
 from outrider.core.refusal import Refused
-from outrider.protocol.messages import LaneAck, encode, lane_ack
+from outrider.protocol.messages import LaneAck, Void, encode, lane_ack
 from outrider.sbi.client import Unreachable
 
 log = structlog.get_logger()
@@ -69,6 +69,7 @@ class Lane:
         self._batch_messages = batch_messages
         self._messages: deque[Any] = deque()  # numbers through+1 …
         self._cursor = 0  # how many of them are under way
+        self._left = 0  # number up to which they may have arrived, at some try
         self._in_flight = 0
         self._failed = False
         self._peer_incarnation = 0
@@ -83,6 +84,16 @@ class Lane:
         self._messages.append(message)
         self._wake.set()
         return self.through + len(self._messages)
+
+    def withdraw(self, number: int) -> bool:
+        """Take a message back that has certainly never left; False if it is under way, or may have arrived before.
+
+        Its number stays taken, by a message that says nothing, so no other message moves and nothing is missing.
+        """
+        if number <= max(self._left, self.through + self._cursor):
+            return False
+        self._messages[number - self.through - 1] = Void()
+        return True
 
     @property
     def waiting(self) -> int:
@@ -114,7 +125,6 @@ class Lane:
                 await asyncio.sleep(backoff_ms / 1000)
                 backoff_ms = min(2 * backoff_ms, limits.LANE_BACKOFF_MAX_MS)
                 self._failed = False
-                self._cursor = 0
             ready = self._cursor < len(self._messages) and self._in_flight < self._window and not self._failed
             if not ready:
                 if self.connected:
@@ -134,7 +144,7 @@ class Lane:
             task.add_done_callback(self._posts.discard)
 
     async def _one(self, first: int, messages: list[Any]) -> None:
-        hello = self._hello
+        hello, left = self._hello, True
         try:
             base = self.through + 1
             batch = self._batch(
@@ -150,6 +160,7 @@ class Lane:
             if self.through < first + len(messages) - 1 and self._in_flight == 1:
                 self._failed = True  # taken out of order and something before it is missing: send again
         except (Unreachable, Refused) as error:
+            left = not (isinstance(error, Unreachable) and error.not_sent)
             if self.connected or not self._failed:
                 log.info("lane.down", peer=self.peer, why=str(error))
             self.connected = False
@@ -158,7 +169,11 @@ class Lane:
             log.error("lane.bad-answer", peer=self.peer, why=str(error))
             self._failed = True
         finally:
+            if left:
+                self._left = max(self._left, first + len(messages) - 1)
             self._in_flight -= 1
+            if self._failed and not self._in_flight:
+                self._cursor = 0  # all of it is tried again, after a while; until then nothing is under way
             self._wake.set()
 
     def _acked(self, ack: LaneAck) -> None:
@@ -166,7 +181,7 @@ class Lane:
             self.peer_store = ack.store_id
         elif self.peer_store != ack.store_id:
             self._on_store_lost(f"the peer's store is {ack.store_id}, it was {self.peer_store}")
-            raise Unreachable("the peer has another store", not_sent=True)
+            raise Unreachable("the peer has another store", not_sent=False)
         self.connected = True
         taken = ack.through - self.through
         for _ in range(min(taken, len(self._messages))):
@@ -222,7 +237,11 @@ class Receiver:
         async with self._busy:
             while (message := self._early.pop(self._expected, None)) is not None:
                 self._expected += 1
-                await self._handle(message)
+                try:
+                    await self._handle(message)
+                except BaseException:
+                    self._expected -= 1  # else the answer to another batch would say that it was taken
+                    raise
         return self._expected - 1
 
 

@@ -1,6 +1,7 @@
 """The way to a partner's keeper: through this network's border, with a token of the partner's NRF."""
 
 from outrider.core.ids import NetworkId
+from outrider.functions.n32.inbound import NOT_SENT
 from outrider.sbi import headers
 from outrider.sbi.client import SbiClient, Unreachable
 from outrider.sbi.http import Response
@@ -39,7 +40,8 @@ class Link:
             body=body,
         )
         if response.status in (502, 503, 504):
-            raise Unreachable(f"{peer}: {response.status} {response.body[:200]!r}", not_sent=False)
+            not_sent = response.header(NOT_SENT) == "true"  # the borders know whether there was a connection at all
+            raise Unreachable(f"{peer}: {response.status} {response.body[:200]!r}", not_sent=not_sent)
         if response.status == 401:
             self._tokens.forget()
         self.bytes_sent += len(body)

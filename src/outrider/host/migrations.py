@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import structlog
 
-from outrider.core.ids import key_text
 from outrider.core.refusal import Refusal
 from outrider.protocol import ownership
 from outrider.protocol.ownership import Ownership
@@ -70,6 +69,7 @@ class Migrations:
         self._all[migration.migration_id] = migration
         name = f"mig:{migration.migration_id}"
         await self._host.committer.submit(SetValue(name, msgspec.json.encode(migration)))
+        self._host.progress.news()
 
     async def change(self, migration_id: str, **changes: object) -> HostMigration | Refusal:
         """Change some fields, durably."""
@@ -88,20 +88,21 @@ class Migrations:
         for actor in list(self._host.actors.values()):
             if actor.vol.held is not None and actor.vol.held.mig == migration_id:
                 actor.event(ownership.Aborted(migration_id))
-        for key in self.in_doubt(migration_id):
+        granted = self._host.store.rows_in(Ownership.GRANTED)
+        for key in (k for k, row in granted.items() if row.mig == migration_id):
             self._host.actor(key).event(ownership.Aborted(migration_id))
         log.info("migration.aborted", migration=migration_id, cause=cause)
         return migration
-
-    def in_doubt(self, migration_id: str) -> list[bytes]:
-        """Keys that were given away and not answered for."""
-        rows = self._host.store.own_rows(b"", b"\xff")
-        return [k for k, row in rows.items() if row.state is Ownership.GRANTED and row.mig == migration_id]
 
     def aborted(self, migration_id: str) -> bool:
         """Whether the migration is aborted (an unknown one counts as aborted: fail closed)."""
         migration = self._all.get(migration_id)
         return migration is None or migration.aborted is not None
+
+    def peer_store(self, peer: str) -> str | None:
+        """The store of that peer that a migration which is not over is with. An aborted one may have keys there."""
+        known = [m for m in self._all.values() if m.peer == peer and m.peer_store_id and not m.finished]
+        return min(known, key=lambda m: m.aborted is not None).peer_store_id if known else None
 
     def speaks_with(self, peer: str) -> bool:
         """Whether this host has anything to do with that network's."""
@@ -145,32 +146,3 @@ class Migrations:
         if not self._host.permitted:
             return "PERMISSION_REVOKED"
         return None
-
-    async def summary(self, m: HostMigration) -> dict[str, object]:
-        """The migration as the control API shows it."""
-        host = self._host
-        progress = host.followers.progress(m.migration_id)
-        doubt = [key_text(k) for k in self.in_doubt(m.migration_id)]
-        state = self._state(m, doubt, progress)
-        return {
-            "migrationId": m.migration_id,
-            "role": m.role,
-            "peer": m.peer,
-            "state": state,
-            **progress,
-            **(await host.mover.counts(m)),
-            "inDoubt": doubt[:100],
-            "inDoubtCount": len(doubt),
-            "waitingFor": host.mover.waiting_for(m, doubt),
-            "waits": host.waits.summary(),
-            "cause": m.aborted,
-        }
-
-    def _state(self, m: HostMigration, doubt: list[str], progress: dict[str, object]) -> str:
-        if m.aborted is not None:
-            return "aborting" if doubt else "aborted"
-        if m.finished:
-            return "done"
-        if m.relocating:
-            return "settled" if self._host.mover.settled(m) else "relocating"
-        return "following" if progress.get("durable") else "copying"

@@ -7,31 +7,20 @@ write to it are served by the peer.
 """
 
 import asyncio
-import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
 
 from outrider.core import limits
-from outrider.core.ids import PARTITIONS, partition_key, partition_range
+from outrider.core.ids import PARTITIONS, partition_key
 from outrider.host.migrations import HostMigration
 from outrider.protocol import ownership
 from outrider.protocol.ownership import Ownership
-from outrider.store.port import ContextStore
 
 if TYPE_CHECKING:
     from outrider.host.host import Host
 
 log = structlog.get_logger()
-
-
-_COUNT_EVERY_S = 0.5
-
-
-def _count(store: ContextStore) -> dict[int, int]:
-    """How many UEs each partition has a copy of here."""
-    return {p: store.partition_sum(*partition_range(p)).ues for p in range(PARTITIONS)}
 
 
 class Mover:
@@ -43,9 +32,6 @@ class Mover:
         self._moved: dict[bytes, asyncio.Event] = {}
         self._settled: set[str] = set()
         self._members: dict[bytes, dict[bytes, str]] = {}
-        self._counts: dict[int, int] = {}
-        self._counted_s = 0.0
-        self._counting_s = 0.0
 
     def start(self, m: HostMigration) -> None:
         """Begin to give keys away for a migration that is relocating."""
@@ -80,56 +66,6 @@ class Mover:
         """Whether a sweep has given everything away."""
         return m.migration_id in self._settled
 
-    def waiting_for(self, m: HostMigration, doubt: list[str]) -> str:
-        """What has to happen next, in one sentence."""
-        if m.aborted is not None:
-            return f"{m.peer}'s answer for {len(doubt)} contexts in doubt" if doubt else "nothing; it is aborted"
-        if m.finished:
-            return "nothing; it is over"
-        if m.role == "target":
-            return f"grants of {m.peer}"
-        if not m.relocating:
-            durable = self._host.followers.durable(m.migration_id)
-            return "the LMSF to begin the relocation" if durable else "the copy to become durable at the target"
-        if self.settled(m):
-            return "nothing; all in scope have moved"
-        return "UEs to arrive at the target" if m.sweep == "arrived" else "the sweep to end"
-
-    async def counts(self, m: HostMigration) -> dict[str, int]:
-        """How many UEs are served here, at the peer, or in doubt.
-
-        Who owns what is as of now. How many UEs a partition has is counted at most a twentieth of the time, because
-        every progress report asks for it and a million heads take a while.
-        """
-        host, peer = self._host, m.peer
-        begun_s = time.monotonic()
-        if not self._counts or begun_s - self._counted_s > max(_COUNT_EVERY_S, 20 * self._counting_s):
-            self._counted_s = begun_s
-            self._counts = await host.reading(_count)
-            self._counting_s = time.monotonic() - begun_s
-        rows = host.store.own_rows(b"u", b"v")
-        apart = Counter(key[1] for key in rows)
-        stars = {p: host.store.row(partition_key(p)) for p in range(PARTITIONS)}
-        own = moved = doubt = 0
-        for p, star in stars.items():
-            following = max(0, self._counts.get(p, 0) - apart[p])
-            if star.state is Ownership.OWNED:
-                own += following
-            elif star.state is Ownership.GRANTED:
-                doubt += following
-            elif star.peer == peer:
-                moved += following
-        for row in rows.values():
-            if row.state is Ownership.OWNED:
-                own += 1
-            elif row.state is Ownership.GRANTED:
-                doubt += 1
-            elif row.peer == peer:
-                moved += 1
-        if m.role == "target":
-            own, moved = moved, own  # the peer's are still to come, the own have come
-        return {"remainingUes": own, "movedUes": moved, "doubtUes": doubt}
-
     # -------------------------------------------------------------------------------------- the sweep
 
     async def _run(self, m: HostMigration) -> None:
@@ -137,8 +73,8 @@ class Mover:
             await asyncio.sleep(0.05)
         if m.sweep == "all":
             await self._sweep(m)
-            self._counted_s = 0.0
             self._settled.add(m.migration_id)
+            self._host.progress.news()
             log.info("sweep.settled", migration=m.migration_id)
             return
         while True:

@@ -82,7 +82,9 @@ class Outbox:
             if not entries:
                 return
             if not await host.settle_arrival(key):
-                return
+                await asyncio.sleep(backoff_ms / 1000)  # the worker may be there again then
+                backoff_ms = min(2 * backoff_ms, limits.RESEND_MAX_MS)
+                continue
             actor = host.actor(key)
             actor.deliveries += 1
             host.stars.open(key)

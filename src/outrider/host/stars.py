@@ -2,23 +2,24 @@
 
 While `*p` is held, every actor of the partition stands still, and the flip waits until what was open has ended. So
 the rows that the fold reads are the rows that the commit meets. A flip holds 1/256 of the UEs for the time of one
-commit here; what waited is then forwarded, behind the grant, in order.
+commit here; what waited is then forwarded, behind the grant, in order. What the grant says of the content is looked up
+beside that commit: it is fixed from the moment that nothing is open.
 """
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from outrider.core.ids import partition_of, partition_range
-from outrider.core.record import Head
+from outrider.core.record import Head, LogEntry
 from outrider.host.actor import Actor
 from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Row
 from outrider.protocol.partition import Fold, fold, set_apart, unfold
-from outrider.store.port import Follow, SetRow, Take
+from outrider.store.port import Follow, PartitionSum, SetRow, Take
 
 if TYPE_CHECKING:
     from outrider.host.host import Host
@@ -85,10 +86,19 @@ class Stars:
             self._host.wake_partition(partition)
 
 
+class _Content(NamedTuple):
+    """What a grant says of a partition: count and Σ, and the entries that the peer may lack (None: no copy there)."""
+
+    total: PartitionSum
+    entries: list[LogEntry] | None
+
+
 class StarActor(Actor):
     """The actor of a `*p`: the same protocol, other content."""
 
     _fold: Fold | None = None
+    _content: asyncio.Task[_Content] | None = None
+    """Of the grant that is being made."""
     _dropped: frozenset[bytes] = frozenset()
 
     @property
@@ -111,8 +121,17 @@ class StarActor(Actor):
 
     def _drained(self) -> ownership.Drained:
         base = super()._drained()
-        self._fold = fold(self.host.store.row(self.key), self.host.store.own_rows(*partition_range(self.partition)))
+        rows = self.host.store.own_rows(*partition_range(self.partition))
+        self._fold = fold(self.host.store.row(self.key), rows)
+        if self.vol.held is not None:
+            self._content = asyncio.create_task(self._look_up(self.vol.held.peer, list(self._fold.excepted)))
+            self.host.keep(self._content)
         return ownership.Drained(base.in_time, base.aborted, floor=self._fold.floor)
+
+    async def _look_up(self, peer: str, excepted: list[bytes]) -> _Content:
+        host, (start, stop) = self.host, partition_range(self.partition)
+        entries = await host.followers.lag_of_range(peer, start, stop)
+        return _Content(await host.reading(lambda store: store.partition_sum(start, stop, excepted)), entries)
 
     def _give_operation(self, before: Row, after: Row) -> SetRow:
         assert self._fold is not None
@@ -134,6 +153,7 @@ class StarActor(Actor):
 
     def _released(self, row: Row) -> None:
         super()._released(row)
+        self._content = None
         self.host.stars.thaw(self.partition)
         self.host.wake_partition(self.partition)
 
@@ -153,18 +173,17 @@ class StarActor(Actor):
     async def _send_grant(self, peer: str, x: int, mig: str, *, full: bool) -> None:
         """Send GRANT(x) of the partition: entries that the peer may not have yet, and Σ of what it must hold then."""
         host = self.host
-        start, stop = partition_range(self.partition)
         excepted = self._excepted()
-        total = await host.reading(lambda store: store.partition_sum(start, stop, excepted))
-        entries = await host.followers.lag_of_range(peer, start, stop)
+        looked_up, self._content = self._content, None
+        total, entries = await (looked_up or self._look_up(peer, excepted))
         if full or entries is None:
-            await host.followers.copy_again(peer, start, stop)
+            await host.followers.copy_again(peer, *partition_range(self.partition))
             entries = []
         grant = messages.Grant(
             mig=mig,
             key=self.key,
             x=x,
-            to_store=host.store_of(peer, mig),
+            to_store=host.peers.store_of(peer, mig),
             head=Head(x, total.ues, total.digest),
             body="delta" if entries else "same",
             entries=entries,
@@ -174,12 +193,12 @@ class StarActor(Actor):
         host.stars.thaw(self.partition)
 
 
-async def received(host: "Host", peer: str, grant: messages.Grant) -> None:
+def received(host: "Host", peer: str, grant: messages.Grant) -> None:
     """A grant of a `*p` has come: apply the entries that ride in it, check the rows, and tell the actor."""
     star = host.store.row(grant.key)
     if star.epoch < grant.x:
         if grant.entries:
-            await host.committer.submit(Follow(grant.entries))
+            host.committer.submit(Follow(grant.entries))  # nobody waits: what the actor submits is committed after it
         rows = host.store.own_rows(*partition_range(grant.key[1]))
         wrong = unfold(grant.x, star, rows, grant.excepted)
         if isinstance(wrong, bytes):
