@@ -36,7 +36,8 @@ EVENTS: dict[str, Any] = {
     "Begin": m.Begin(), "Resume": m.Resume(), "agreed": m.OfferJudged(), "refused": m.OfferJudged(WHY),
     "permitted": m.Judged(), "forbidden": m.Judged(WHY), "Prepared": m.Prepared(), "CopyDurable": m.CopyDurable(),
     "AllMoved": m.AllMoved(), "ReturnAsked": m.ReturnAsked(WHY), "TermsEnded": m.TermsEnded(WHY),
-    "StopAsked": m.StopAsked(WHY), "Failed": m.Failed(WHY), "Stopped": m.Stopped(), "Receiving": m.Receiving(),
+    "StopAsked": m.StopAsked(WHY), "DeclaredLost": m.DeclaredLost(WHY), "Failed": m.Failed(WHY),
+    "Stopped": m.Stopped(), "Receiving": m.Receiving(),
     "Empty": m.Empty(), "Whole": m.Whole(), "Cleared": m.Cleared(), "Closed": m.Closed(),
     "PeerForgot": m.PeerForgot(), "PeerSilent": m.PeerSilent(),
 } | {f"peer {phase.value}": m.PeerIs(phase) for phase in Phase}  # fmt: skip
@@ -57,6 +58,7 @@ AllMoved         .        .             .      .       SE    .     .          . 
 ReturnAsked      .        .             .      .       RN    RN    .          .          .       .
 TermsEnded       AG       AG            AG     AG      RN    RN    .          .          .       .
 StopAsked        AG       AG            AG     AG      AG    AG    AG         .          .       .
+DeclaredLost     .        .             .      .       AG+LOST AG+LOST AG+LOST +LOST     .       .
 Failed           AG       AG            AG     AG      AG    AG    AG         .          .       .
 Stopped          .        .             .      .       .     .     .          +STOPPED   .       .
 Receiving        .        .             .      .       .     .     +RECEIVING +RECEIVING .       .
@@ -92,6 +94,7 @@ AllMoved         .           .           .          .       .     .     .       
 ReturnAsked      .           .           .          .       RN    RN    .         .         .        .
 TermsEnded       AG          AG          AG         AG      RN    RN    .         .         .        .
 StopAsked        AG          AG          AG         AG      AG    AG    AG        .         .        .
+DeclaredLost     .           .           .          .       .     .     .         .         .        .
 Failed           AG          AG          AG         AG      AG    AG    AG        .         .        .
 Stopped          .           .           .          .       .     .     .         +STOPPED  .        .
 Receiving        .           .           .          .       .     .     .         .         .        .
@@ -281,6 +284,25 @@ def test_keys_are_taken_back_only_if_they_can_have_moved() -> None:
     for phase in m.LIVE:
         row = go(at(Role.SOURCE, phase), m.StopAsked(WHY), m.Stopped())
         assert (C.TAKE_BACK in demands(row)) == may_have_moved(row) == (phase.rank >= P.RELOCATING.rank)
+
+
+def test_what_a_lost_store_had_is_taken_back_by_the_own_keeper_after_it_has_stopped() -> None:
+    for phase in (P.RELOCATING, P.SETTLED, P.RETURNING):
+        row = go(at(Role.SOURCE, phase), m.DeclaredLost(WHY))
+        assert demands(row) == (C.STOP_GRANTING, C.TELL_PARTNER)
+        stopped = go(row, m.Stopped())
+        assert demands(stopped) == (C.TELL_PARTNER, C.DECLARE_LOST)
+        assert go(stopped, m.Whole()).facts >= {F.HOME, F.LOST}
+        assert row.ending == msgspec.structs.replace(WHY, phase=phase)
+
+
+def test_an_abort_that_waits_for_a_lost_store_gets_its_cause_and_keeps_what_it_met() -> None:
+    waiting = go(at(Role.SOURCE, P.SETTLED), m.StopAsked(Ending("OPERATOR_ABORT", "stop")), m.Stopped(), m.Receiving())
+    row = go(waiting, m.DeclaredLost(WHY))
+    assert (row.phase, row.ending) == (P.ABORTING, msgspec.structs.replace(WHY, phase=P.SETTLED))
+    assert C.DECLARE_LOST in demands(row)
+    home = go(row, m.Whole())
+    assert go(home, m.DeclaredLost(Ending("AGAIN", "too late"))) == home
 
 
 def test_the_target_gives_back_only_when_the_source_takes() -> None:

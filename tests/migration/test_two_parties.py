@@ -1,8 +1,9 @@
 """Two machines, two keepers and a bad link: whatever is lost, doubled, late or restarted, they end, and alike.
 
 The keepers are as small as they can be: a key is at the source, at the target, or given and not yet decided. The
-link loses, doubles and reorders views; commands are cut off and given again. Checked: nothing is granted after a
-stop, nothing is erased that somebody owns or that is not decided, and both sides come to the same end.
+link loses, doubles and reorders views; commands are cut off and given again; the target's store may be lost, and the
+source's operator says so. Checked: nothing is granted after a stop, nothing is erased that somebody owns or that is not
+decided, nothing is taken back from a store that lives, and both sides come to the same end.
 """
 
 import random
@@ -27,7 +28,8 @@ class Broken(AssertionError):
 
 @dataclass
 class Keepers:
-    """Where keys are: "S", "T", ">" given to the target and not decided, "<" given back and not decided."""
+    """Where keys are: "S", "T", ">" given to the target and not decided, "<" given back and not decided; "X" in a store
+    that is lost."""
 
     keys: list[str] = field(default_factory=lambda: ["S"] * KEYS)
     granting: bool = False
@@ -37,12 +39,18 @@ class Keepers:
     giving: bool = False
     exists: bool = False
     sweep: bool = False
+    lost: bool = False
+
+    def lose(self) -> None:
+        """The target's disk is gone; what was on its way to it is never answered."""
+        self.lost = True
+        self.keys = ["X" if key in "T<>" else key for key in self.keys]
 
     def move(self, chance: random.Random) -> None:
         i = chance.randrange(KEYS)
         match self.keys[i]:
             case "S" if self.granting and S not in self.stopped and (self.sweep or chance.random() < 0.5):
-                self.keys[i] = ">"
+                self.keys[i] = "X" if self.lost else ">"
             case ">" if self.exists:
                 self.keys[i] = "T" if self.taking and T not in self.stopped else "S"
             case "T" if self.giving:
@@ -154,6 +162,11 @@ class World:
                 if not k.empty:
                     return False
                 found = [m.Empty()]
+            case C.DECLARE_LOST:
+                if not k.lost:
+                    raise Broken("a store that lives is declared lost")
+                k.keys = ["S" if key == "X" else key for key in k.keys]
+                found = [m.Whole()]
             case C.CLEAR:
                 if not k.whole:
                     raise Broken(f"erased while keys are {k.keys}")
@@ -186,8 +199,13 @@ def live(seed: int) -> World:
         m.ReturnAsked(Ending("RETURN_ASKED", "back")),
         m.TermsEnded(Ending("STAY_ENDED", "over")),
     ]
+    lost = m.DeclaredLost(Ending("STORE_LOST", "gone"))
     for _ in range(chance.randrange(400)):
         world.tick(good=False)
+        if chance.random() < 0.0005:
+            world.keepers.lose()
+        if world.keepers.lost and chance.random() < 0.01:
+            world.feed(S, lost)
         if chance.random() < 0.01:
             world.feed(chance.choice([S, T]), chance.choice(wishes))
     for i in range(4_000):
@@ -197,6 +215,8 @@ def live(seed: int) -> World:
             world.feed(S, wishes[1])
             if world.rows[S].phase in m.BEFORE:
                 world.feed(S, wishes[0])
+        if i == 1_000 and world.keepers.lost:
+            world.feed(S, lost)
         world.tick(good=True)
     return world
 
@@ -210,6 +230,14 @@ def test_they_end_alike_with_every_key_at_home(block: int) -> None:
         ends = {row.phase for row in world.rows.values()}
         assert len(ends) == 1, (seed, world.rows)
         assert ends <= set(ENDS)
+
+
+def test_stores_are_lost_and_declared_lost() -> None:
+    worlds = [live(seed) for seed in range(300)]
+    declared = [w for w in worlds if Fact.LOST in w.rows[S].facts]
+    assert len(declared) > 5
+    assert all(w.rows[S].phase is Phase.ABORTED and w.rows[S].ending.cause == "STORE_LOST" for w in declared)
+    assert any(w.keepers.lost and Fact.LOST not in w.rows[S].facts for w in worlds), "lost before anything was there"
 
 
 def test_both_ends_and_every_phase_are_reached() -> None:

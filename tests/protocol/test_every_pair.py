@@ -16,10 +16,11 @@ from outrider.protocol.ownership import NO_VOL, OWNERSHIP, Held, Ownership, Row,
 
 # state   | event     | facts                       | row after | volatile   | commands
 EXPECTED = """
-  OWNED   | Want      | held                        | same      | same       | -
-  OWNED   | Want      | -held -proved               | same      | same       | not-owner(ARRIVAL_NOT_PROVED)
+  OWNED   | Want      | for-peer                    | same      | same       | -
+  OWNED   | Want      | -for-peer -proved           | same      | same       | not-owner(ARRIVAL_NOT_PROVED)
+  OWNED   | Want      | -for-peer proved -allowed   | same      | same       | not-owner()
+  OWNED   | Want      | held -for-peer proved allowed | same    | same       | not-owner(HELD_FOR_ANOTHER)
   OWNED   | Want      | -held proved allowed        | same      | held       | hold
-  OWNED   | Want      | -held proved -allowed       | same      | same       | not-owner()
   GRANTED | Want      | by-peer                     | same      | same       | -
   GRANTED | Want      | -by-peer                    | same      | same       | not-owner()
   FOREIGN | Want      | any                         | same      | same       | not-owner()
@@ -46,15 +47,15 @@ EXPECTED = """
   OWNED   | Grant     | here above                  | same      | same       | alarm
   GRANTED | Grant     | here below                  | same      | same       | accepted-before
   GRANTED | Grant     | here equal                  | same      | same       | accepted-before
-  GRANTED | Grant     | here above -admitted -wrong | refused   | same       | refused(cause)
-  GRANTED | Grant     | here above wrong            | refused   | same       | refused(DIGEST_MISMATCH) alarm
+  GRANTED | Grant     | here above -admitted -wrong | refused   | not-wanted | refused(cause) forward
+  GRANTED | Grant     | here above wrong            | refused   | not-wanted | refused(DIGEST_MISMATCH) forward alarm
   GRANTED | Grant     | here above admitted need    | same      | same       | need
   GRANTED | Grant     | here above admitted fits    | taken     | none       | install accepted release
   FOREIGN | Grant     | here below                  | same      | same       | accepted-before
   FOREIGN | Grant     | here equal -refused         | same      | same       | accepted-before
   FOREIGN | Grant     | here equal refused          | same      | same       | refused(REFUSED_BEFORE)
-  FOREIGN | Grant     | here above -admitted -wrong | refused   | same       | refused(cause)
-  FOREIGN | Grant     | here above wrong            | refused   | same       | refused(DIGEST_MISMATCH) alarm
+  FOREIGN | Grant     | here above -admitted -wrong | refused   | not-wanted | refused(cause) forward
+  FOREIGN | Grant     | here above wrong            | refused   | not-wanted | refused(DIGEST_MISMATCH) forward alarm
   FOREIGN | Grant     | here above admitted need    | same      | same       | need
   FOREIGN | Grant     | here above admitted fits    | taken     | none       | install accepted release
 
@@ -66,17 +67,17 @@ EXPECTED = """
   OWNED   | Recall    | here above                  | same      | same       | alarm
   GRANTED | Recall    | here below                  | same      | same       | accepted-before
   GRANTED | Recall    | here equal                  | same      | same       | accepted-before
-  GRANTED | Recall    | here above                  | refused   | same       | refused(RECALLED)
+  GRANTED | Recall    | here above                  | refused   | not-wanted | refused(RECALLED) forward
   FOREIGN | Recall    | here below                  | same      | same       | accepted-before
   FOREIGN | Recall    | here equal -refused         | same      | same       | accepted-before
   FOREIGN | Recall    | here equal refused          | same      | same       | refused(REFUSED_BEFORE)
-  FOREIGN | Recall    | here above                  | refused   | same       | refused(RECALLED)
+  FOREIGN | Recall    | here above                  | refused   | not-wanted | refused(RECALLED) forward
 
   FOREIGN | Demand    | -wanted known               | same      | wanted     | want
-  FOREIGN | NotOwner  | any                         | same      | not-wanted | forward-queue
+  FOREIGN | NotOwner  | any                         | same      | not-wanted | forward
 
   OWNED   | Synced    | equal -synced               | same      | synced     | release
-  OWNED   | Fenced    | equal                       | lost      | none       | drop-tail forward-queue
+  OWNED   | Fenced    | equal                       | lost      | none       | drop-tail forward
   GRANTED | SyncAsked | -fenced by-peer equal       | asked     | none       | synced
   GRANTED | SyncAsked | -fenced by-peer above       | asked     | none       | synced
   FOREIGN | SyncAsked | -fenced by-peer equal       | asked     | none       | synced
@@ -90,6 +91,8 @@ EXPECTED = """
   FOREIGN | Fence     | any                         | fenced    | same       | -
   GRANTED | LeaseOut  | fenced                      | reclaimed | none       | release
   FOREIGN | LeaseOut  | fenced                      | reclaimed | none       | release
+  GRANTED | DeclaredLost | by-peer                  | reclaimed | none       | release
+  FOREIGN | DeclaredLost | by-peer                  | reclaimed | none       | release
 """
 
 OWNED, GRANTED, FOREIGN = Ownership.OWNED, Ownership.GRANTED, Ownership.FOREIGN
@@ -104,6 +107,7 @@ FACTS: dict[str, Callable[[Row, Vol, Any], bool]] = {
     "any": lambda row, vol, e: True,
     "held": lambda row, vol, e: vol.held is not None,
     "held-for-it": lambda row, vol, e: vol.held is not None and vol.held.mig == e.mig,
+    "for-peer": lambda row, vol, e: vol.held is not None and vol.held.peer == e.peer,
     "wanted": lambda row, vol, e: vol.wanted,
     "synced": lambda row, vol, e: vol.synced,
     "refused": lambda row, vol, e: row.refused,
@@ -188,9 +192,10 @@ COMMANDS: dict[str, Callable[[Case], object]] = {
     "store-lost": lambda c: o.StoreLost(c.event.peer),
     "not-owner()": lambda c: o.SendNotOwner(c.event.peer, EPOCH, _owner(c.row)),
     "not-owner(ARRIVAL_NOT_PROVED)": lambda c: o.SendNotOwner(c.event.peer, EPOCH, _owner(c.row), "ARRIVAL_NOT_PROVED"),
+    "not-owner(HELD_FOR_ANOTHER)": lambda c: o.SendNotOwner(c.event.peer, EPOCH, None, "HELD_FOR_ANOTHER"),
     "put-off": lambda c: o.SendNotOwner(_held(c.vol).peer, EPOCH, None, "RELOCATION_PUT_OFF"),
     "want": lambda c: o.SendWant(str(c.row.peer), c.event.mig),
-    "forward-queue": lambda c: o.ForwardQueue(c.event.peer),
+    "forward": lambda c: o.ForwardQueue(c.event.peer),
     "synced": lambda c: o.SendSynced(c.event.peer, c.event.x),
     "fenced": lambda c: o.SendFenced(c.event.peer, c.event.x),
 }
@@ -246,6 +251,7 @@ EVENTS_TRIED: list[Any] = [
     *(o.SyncAsked(*facts) for facts in product(PEERS, XS)),
     o.Fence(),
     o.LeaseOut(),
+    *(o.DeclaredLost(peer) for peer in PEERS),
     *(o.Fenced(*facts) for facts in product(PEERS, XS)),
 ]
 KINDS = list(dict.fromkeys(type(e) for e in EVENTS_TRIED))

@@ -35,6 +35,7 @@ events: st.SearchStrategy[Any] = st.one_of(
     st.builds(o.SyncAsked, peers, epochs),
     st.builds(o.Fence),
     st.builds(o.LeaseOut),
+    st.builds(o.DeclaredLost, peers),
     st.builds(o.Fenced, peers, epochs),
 )
 Stepped = Step[Row, Vol]
@@ -57,10 +58,10 @@ def test_a_row_changes_only_by_a_decision_of_this_network(row: Row, vol: Vol, ev
     allowed: dict[tuple[Ownership, Ownership], tuple[type, ...]] = {
         (OWNED, GRANTED): (o.Drained,),
         (OWNED, FOREIGN): (o.Fenced,),
-        (GRANTED, OWNED): (o.Refused, o.Grant, o.LeaseOut),
+        (GRANTED, OWNED): (o.Refused, o.Grant, o.LeaseOut, o.DeclaredLost),
         (GRANTED, FOREIGN): (o.Accepted, o.Grant, o.Recall, o.SyncAsked),
         (GRANTED, GRANTED): (o.Fence,),
-        (FOREIGN, OWNED): (o.Grant, o.LeaseOut),
+        (FOREIGN, OWNED): (o.Grant, o.LeaseOut, o.DeclaredLost),
         (FOREIGN, FOREIGN): (o.Grant, o.Recall, o.SyncAsked, o.Fence),
     }
     assert isinstance(event, allowed[row.state, after.state])
@@ -125,10 +126,11 @@ def test_an_epoch_that_was_refused_is_never_taken(row: Row, vol: Vol, many: list
 
 @given(rows, vols, events)
 def test_a_giver_decides_nothing_by_itself(row: Row, vol: Vol, event: Any) -> None:
-    """In GRANTED only the grantee's answer, a newer grant, or home's fence and lease end anything (§3.3, §8)."""
+    """In GRANTED only the grantee's answer, a newer grant, home's fence and lease, or a human end it (§3.3, §8)."""
     after = OWNERSHIP.step(row, vol, event).row
     if row.state is GRANTED and after.state is OWNED:
-        assert isinstance(event, o.Refused | o.Grant) or (isinstance(event, o.LeaseOut) and row.fenced)
+        of_peer = isinstance(event, o.DeclaredLost) and event.peer == row.peer
+        assert isinstance(event, o.Refused | o.Grant) or (isinstance(event, o.LeaseOut) and row.fenced) or of_peer
 
 
 @given(rows, vols, events)

@@ -18,7 +18,7 @@ from outrider.sim.worlds import LARGE, SYNC, WORLDS
 pytestmark = pytest.mark.timeout(900)
 """A search is bounded by its world, not by the clock; this is for machines that do much else."""
 
-QUICK = ("one-ue", "units", "abort", "abort-units", "lost-disk", "star-units")
+QUICK = ("one-ue", "units", "abort", "abort-units", "lost-disk", "declared", "star-units")
 BESIDE_THE_MODEL = {
     "want-unproved": "evidence is judged before; a WANT that is refused changes nothing",
     "grant-late": "a deadline is as good as `HoldEnded`, which is tried",
@@ -30,6 +30,7 @@ BESIDE_THE_MODEL = {
     "granted-want": "as `foreign-want`",
     "granted-want-again": "as `foreign-want`",
     "want-again": "a WANT for a held key changes nothing",
+    "want-held": "as `want-again`: it is answered, and no row changes",
     **{
         f"other-store-{ask}-{at}": "who has lost its disk stays FOREIGN here: every question names the old one"
         for ask in ("grant", "recall")

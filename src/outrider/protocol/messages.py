@@ -137,6 +137,10 @@ class Answered(msgspec.Struct, frozen=True, tag="answered", tag_field="t"):
     response: Answer
 
 
+class Void(msgspec.Struct, frozen=True, tag="void", tag_field="t"):
+    """Nothing: what had this number was taken back before it had ever left, or only the answer to it is wanted."""
+
+
 class Shadow(msgspec.Struct, frozen=True, tag="shadow", tag_field="t"):
     """The owner's log for home's shadow: entries up to `lsn`."""
 
@@ -160,7 +164,19 @@ class ShadowFull(msgspec.Struct, frozen=True, tag="shadow_full", tag_field="t"):
 
 
 LaneMessage = (
-    Want | Grant | Need | Accepted | Refused | Recall | NotOwner | Forward | Answered | Shadow | ShadowAck | ShadowFull
+    Want
+    | Grant
+    | Need
+    | Accepted
+    | Refused
+    | Recall
+    | NotOwner
+    | Forward
+    | Answered
+    | Void
+    | Shadow
+    | ShadowAck
+    | ShadowFull
 )
 
 

@@ -38,6 +38,12 @@ What has no rule here
     Going onward to a third network without coming home first, and a home that is neither source nor target: an offer
     that asks for either is refused. Return and a new migration do the same in two steps.
 
+What a lost store does
+    The target's keeper comes back without its store (PROTOCOL.md §9): it owns nothing, so it gives nothing back, and
+    the way back waits. Where the source's operator declares the store lost, that ends: the source's keeper stops, takes
+    back what the store had, and says HOME; the target clears what is left. A target declares nothing: what its copies
+    are worth is home's to say.
+
 What a party that hears nothing does
     Before PREPARED the target holds nothing: it stops when the phase takes too long, and clears. Before RELOCATING
     nothing can have moved: the source ends ABORTED without the partner's answer, and the partner learns it when it
@@ -126,6 +132,13 @@ class StopAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredLost:
+    """Source: an operator declares that the target's store is gone for good, with what it had not told yet."""
+
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A command was refused, or its tries are used up: the phase cannot be completed."""
 
@@ -195,8 +208,8 @@ class Resume:
 
 
 EVENTS: tuple[type, ...] = (
-    Begin, OfferJudged, Judged, Prepared, CopyDurable, AllMoved, ReturnAsked, TermsEnded, StopAsked, Failed, Overdue,
-    Stopped, Receiving, Empty, Whole, Cleared, Closed, PeerIs, PeerForgot, PeerSilent, Resume,
+    Begin, OfferJudged, Judged, Prepared, CopyDurable, AllMoved, ReturnAsked, TermsEnded, StopAsked, DeclaredLost,
+    Failed, Overdue, Stopped, Receiving, Empty, Whole, Cleared, Closed, PeerIs, PeerForgot, PeerSilent, Resume,
 )  # fmt: skip
 
 
@@ -227,6 +240,12 @@ def _resume(row: Row, vol: None, e: Begin | Resume) -> Stepped:
 
 def _abort(row: Row, vol: None, e: StopAsked | Failed | TermsEnded | Overdue) -> Stepped:
     return _go(row, Phase.ABORTING, f"stopped: {e.ending.sentence}", ending=_met(row, e.ending))
+
+
+def _lost(row: Row, vol: None, e: DeclaredLost) -> Stepped:
+    met = row.ending.phase if row.phase is Phase.ABORTING and row.ending is not None else row.phase
+    ending = msgspec.structs.replace(e.ending, phase=met)
+    return _go(row, Phase.ABORTING, f"lost: {ending.sentence}", ending=ending, facts=row.facts | {Fact.LOST})
 
 
 def _refused(row: Row, vol: None, e: OfferJudged) -> Stepped:
@@ -342,6 +361,13 @@ def _heard(row: Row, vol: None, e: PeerIs) -> Stepped:
     return Step(new, None, demands(new) if demands(new) != demands(row) else (), f"the partner is {new.peer.value}")
 
 
+def _peer_lost(row: Row, vol: None, e: PeerIs) -> Stepped:
+    assert e.ending is not None
+    met = row.ending.phase if row.ending is not None else row.phase
+    ending = msgspec.structs.replace(e.ending, phase=met)
+    return _go(_merged(row, e), row.phase, f"the source declares the store here lost: {ending.sentence}", ending=ending)
+
+
 def _forgotten(row: Row, vol: None, e: PeerForgot) -> Stepped:
     ending = Ending("PARTNER_FORGOT", "the partner knows no such migration any more", phase=row.phase)
     return _go(row, Phase.ABORTING, "stopped: " + ending.sentence, ending=ending)
@@ -407,12 +433,20 @@ def _home_and_target_clear(row: Row, vol: None, e: PeerIs) -> bool:
     return row.role is Role.SOURCE and Fact.HOME in row.facts and Fact.CLEARED in row.peer_facts | e.facts
 
 
+def _source_not_home(row: Row, vol: None, e: DeclaredLost) -> bool:
+    return row.role is Role.SOURCE and Fact.HOME not in row.facts
+
+
 def _this_phase(row: Row, vol: None, e: Overdue) -> bool:
     return e.phase is row.phase
 
 
 def _stopped_there(row: Row, vol: None, e: PeerIs) -> bool:
     return e.phase in (Phase.ABORTING, Phase.ABORTED)
+
+
+def _declared_there(row: Row, vol: None, e: PeerIs) -> bool:
+    return Fact.LOST in e.facts - row.peer_facts and e.ending is not None and row.role is Role.TARGET
 
 
 def _returning_there(row: Row, vol: None, e: PeerIs) -> bool:
@@ -467,6 +501,7 @@ RULES: tuple[Rule[Row, None], ...] = tuple(_rules(
     ("permitted-here", P.PERMITTING, Judged, None, "target: here", "§6", _permitted_target, None),
     # Anybody stops it, in any phase, and hears of it from the partner.
     ("stop", LIVE, StopAsked, P.ABORTING, "an operator stops", "§3.9", _abort, None),
+    ("lost", (*LIVE[4:], P.ABORTING), DeclaredLost, P.ABORTING, "source: not home", "§9", _lost, _source_not_home),
     ("failed", LIVE, Failed, P.ABORTING, "a step is refused", "§3.9", _abort, None),
     ("overdue", LIVE, Overdue, P.ABORTING, "this phase", "§3.9", _abort, _this_phase),
     ("peer-stops", LIVE, PeerIs, P.ABORTING, "partner has stopped", "§3.9", _peer_aborts, _stopped_there),
@@ -504,6 +539,7 @@ RULES: tuple[Rule[Row, None], ...] = tuple(_rules(
     ("peer-cleared", P.ABORTING, PeerIs, P.ABORTED, "source: all home", "§3.9", _peer_cleared, _home_and_target_clear),
     ("forgot-end", P.ABORTING, PeerForgot, P.ABORTED, "source: all home", "§3.9", _alone_end, _source_home),
     ("silent-end", P.ABORTING, PeerSilent, P.ABORTED, "source: all home", "§3.9", _alone_end, _source_home),
+    ("peer-lost", P.ABORTING, PeerIs, None, "target: declared lost", "§9", _peer_lost, _declared_there),
     # Everything else that the partner says is remembered.
     ("heard", tuple(P), PeerIs, None, "news", "§5", _heard, None),
 ))

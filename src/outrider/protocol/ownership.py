@@ -46,6 +46,12 @@ Sync mode (§8)
     A target's acceptance and commits count only once home has them (`SYNCED`), so home may take the key back without
     asking: it fences the epoch durably (no SYNCED for it any more), waits the target's read lease out, and owns x+1.
     The target that hears of the fence gives up its unsynced tail.
+
+A store that is gone for good (§9)
+    Its answers never come. Home bans it durably when an operator declares it lost, hears nothing of it any more, and
+    only then owns every key that it had given away to it, above every epoch that the store can have used. What the
+    store did and home's shadow does not have is lost with it. If the store is not gone, there are two owners: here
+    nothing but the operator's word stands between.
 """
 
 import enum
@@ -233,6 +239,13 @@ class NotOwner:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredLost:
+    """At home: an operator has declared the peer's store lost. It is banned: nothing that it does counts any more."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Synced:
     """Sync mode, at the target: home has made the acceptance durable."""
 
@@ -408,6 +421,12 @@ def _want_again(row: Row, vol: Vol, e: Want) -> Stepped:
     return Step(row, vol, (), "already being given away")
 
 
+def _want_held(row: Row, vol: Vol, e: Want) -> Stepped:
+    assert vol.held is not None
+    no = SendNotOwner(e.peer, *_now(row), cause="HELD_FOR_ANOTHER")
+    return Step(row, vol, (no,), f"being given to {vol.held.peer}, so not to {e.peer} now")
+
+
 def _want_unproved(row: Row, vol: Vol, e: Want) -> Stepped:
     no = SendNotOwner(e.peer, *_now(row), cause="ARRIVAL_NOT_PROVED")
     return Step(row, vol, (no,), f"{e.peer} has not proved that the UE is there")
@@ -438,11 +457,13 @@ def _accept(row: Row, vol: Vol, e: Grant) -> Stepped:
 
 def _refuse(row: Row, vol: Vol, e: Grant | Recall) -> Stepped:
     cause = "RECALLED" if isinstance(e, Recall) else "DIGEST_MISMATCH" if e.fit == "wrong" else e.cause
-    no: tuple[object, ...] = (SendRefused(e.peer, e.x, cause),)
+    # What waits for the grant need not wait longer. It goes behind REFUSED in the lane: the giver owns the key again by
+    # the time that it gets there.
+    no: tuple[object, ...] = (SendRefused(e.peer, e.x, cause), ForwardQueue(e.peer))
     if cause == "DIGEST_MISMATCH":
         no += (Alarm(f"a whole context from {e.peer} does not match its digest"),)
     refused = Row(Ownership.FOREIGN, e.x, e.peer, refused=True, mig=e.mig or row.mig)
-    return Step(refused, vol, no, f"epoch {e.x} refused: {cause}")
+    return Step(refused, replace_vol(vol, wanted=False), no, f"epoch {e.x} refused: {cause}")
 
 
 def _need(row: Row, vol: Vol, e: Grant) -> Stepped:
@@ -519,7 +540,7 @@ def _fence(row: Row, vol: Vol, e: Fence) -> Stepped:
     return Step(replace_row(row, fenced=True), vol, (), f"epoch {row.epoch} fenced; waiting for the read lease to end")
 
 
-def _reclaim(row: Row, vol: Vol, e: LeaseOut) -> Stepped:
+def _reclaim(row: Row, vol: Vol, e: LeaseOut | DeclaredLost) -> Stepped:
     # Where home has refused `epoch`, the target may have taken it back at the next one already.
     x = row.epoch + (2 if row.refused else 1)
     return Step(Row(Ownership.OWNED, x, mig=row.mig), NO_VOL, (Release(),), f"reclaimed at epoch {x}")
@@ -544,10 +565,29 @@ _O, _G, _F = Ownership.OWNED, Ownership.GRANTED, Ownership.FOREIGN
 
 RULES: tuple[Rule[Row, Vol], ...] = (
     # The owner gives (§3.1, §3.2).
-    Rule("want-again", _O, Want, _O, "held already", "§3.1", _want_again, lambda r, v, e: v.held is not None),
+    Rule(
+        "want-again",
+        _O,
+        Want,
+        _O,
+        "held for that network already",
+        "§3.1",
+        _want_again,
+        lambda r, v, e: v.held is not None and v.held.peer == e.peer,
+    ),
     Rule("want-unproved", _O, Want, _O, "arrival not proved", "§2", _want_unproved, lambda r, v, e: not e.proved),
-    Rule("want-hold", _O, Want, _O, "contract covers it: hold", "§3.1", _hold, lambda r, v, e: e.allowed),
-    Rule("want-not-now", _O, Want, _O, "contract does not cover it", "§3.1", _want_not_here),
+    Rule(
+        "want-not-now",
+        _O,
+        Want,
+        _O,
+        "contract does not cover it",
+        "§3.1",
+        _want_not_here,
+        lambda r, v, e: not e.allowed,
+    ),
+    Rule("want-held", _O, Want, _O, "held for another network", "§3.1", _want_held, lambda r, v, e: v.held is not None),
+    Rule("want-hold", _O, Want, _O, "contract covers it: hold", "§3.1", _hold),
     Rule(
         "grant",
         _O,
@@ -693,6 +733,20 @@ RULES: tuple[Rule[Row, Vol], ...] = (
     ),
     Rule("not-given", _F, NotOwner, _F, "WANT answered no, or not in time", "§4.4", _not_given),
     Rule("foreign-want", _F, Want, _F, "not the owner", "§3", _want_not_here),
+    # A store that is gone for good answers nothing: the operator's word for it is the only way out (§8, §9).
+    *(
+        Rule(
+            f"lost-{at.value}",
+            at,
+            DeclaredLost,
+            _O,
+            "at the peer whose store is declared lost",
+            "§8, §9",
+            _reclaim,
+            lambda r, v, e: e.peer == r.peer,
+        )
+        for at in (_G, _F)
+    ),
     # Sync mode (§8).
     Rule("synced", _O, Synced, _O, "this epoch", "§8", _synced, lambda r, v, e: e.x == r.epoch and not v.synced),
     *(

@@ -98,6 +98,8 @@ class Fact(enum.Enum):
     """Target: instances deregistered, host stopped, state and software erased, receipt signed."""
     CLOSED = "CLOSED"
     """Source: the receipt is checked and kept."""
+    LOST = "LOST"
+    """Source: an operator has declared the target's store lost; home takes back what that had, and hears it no more."""
 
 
 class Ending(msgspec.Struct, frozen=True, rename="camel"):
@@ -165,6 +167,8 @@ class Command(enum.Enum):
     """Source."""
     CLEAR = "deregister, stop, erase, and sign the receipt"
     """Target → `Cleared`."""
+    DECLARE_LOST = "ban the target's store and take back what it had"
+    """Source → `Whole`."""
     CLOSE = "check the receipt"
     """Source → `Closed`."""
     TELL_PARTNER = "tell the partner where this side stands"
@@ -209,6 +213,8 @@ def _source_aborting(row: Row) -> tuple[Command, ...]:
         return (C.STOP_GRANTING, C.TELL_PARTNER)
     if Fact.HOME in row.facts:
         return (C.FINISH, C.TELL_PARTNER)
+    if Fact.LOST in row.facts:
+        return (C.TELL_PARTNER, C.DECLARE_LOST)
     if may_have_moved(row) and Fact.RECEIVING not in row.facts:
         return (C.TAKE_BACK, C.TELL_PARTNER)
     return (C.TELL_PARTNER, C.CHECK_WHOLE)
@@ -297,6 +303,8 @@ def _waiting_back(row: Row, source: bool) -> str:
     if source:
         if Fact.HOME in row.facts:
             return "the target to clear up"
+        if Fact.LOST in row.facts:
+            return "the own keeper to take back what the lost store had"
         return "the last UE to be home" if Fact.RECEIVING in row.facts else "the own keeper to take UEs back"
     if row.phase is Phase.ABORTING and may_clear(row):
         return "the erasure to be complete"

@@ -8,7 +8,7 @@ shows is the harm and not the symptom.
 
 # ruff: noqa: D102 (a twin's class says what it does wrong; what its methods are for is said in `Driver`)
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from outrider.protocol import ownership as o
@@ -17,7 +17,7 @@ from outrider.protocol.partition import Fold, Unfold, set_apart
 from outrider.protocol.table import Rule, Step, Table
 from outrider.sim.model import Driver
 from outrider.sim.sync import State, SyncWorld
-from outrider.sim.values import STAR, Change, Content, Msg, Net, Rows, effective, key_bytes, own_rows, put
+from outrider.sim.values import HOME, STAR, Change, Content, Msg, Net, Rows, effective, key_bytes, own_rows, put
 
 _O, _G, _F = Ownership.OWNED, Ownership.GRANTED, Ownership.FOREIGN
 _RULES = {rule.id: rule for rule in OWNERSHIP.rules}
@@ -115,6 +115,18 @@ class OldRefusedBelieved(Driver):
     table = instead("refused", guard=lambda r, v, e: e.peer == r.peer)
 
 
+class LostNotTakenBack(Driver):
+    """What a lost store owned stays with it, whatever the operator says."""
+
+    table = OWNERSHIP.without("lost-foreign")
+
+
+class LostEpochReused(Driver):
+    """A key of a lost store is taken back at the epoch that the store had it in."""
+
+    table = instead("lost-foreign", _take_back_at(0))
+
+
 class GrantNotRepeated(Driver):
     """The giver sends GRANT once."""
 
@@ -185,6 +197,22 @@ class WorksAfterGrant(Driver):
 
     def may_commit(self, net: Net, k: int) -> bool:
         return True
+
+
+class LostStoreHeard(Driver):
+    """What a lost store has said before is heard after it was declared lost."""
+
+    def deaf(self, net: Net, m: Msg) -> bool:
+        return False
+
+
+class DeclaredAlive(Driver):
+    """A store is declared lost that is not."""
+
+    def alone(self, i: int, net: Net) -> Iterator[Change]:
+        yield from super().alone(i, net)
+        if i == HOME and not net.banned:
+            yield Change(net._replace(banned=True), (), "A's operator declares the store of B lost")
 
 
 class UnequalAccepted(Driver):

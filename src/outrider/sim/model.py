@@ -16,7 +16,7 @@ What may happen, at any moment and in any order:
 - A receiver refuses for want of room, a giver recalls. Neither needs a reason, so aborts, revocations and full disks
   are all covered; `Bounds.aborts` adds the abort itself, with its own predicate.
 - With `Bounds.stream`, frames of the copy and log entries arrive late and twice;
-  with `Bounds.losses`, B loses its disk.
+  with `Bounds.losses`, B loses its disk, and with `Bounds.declares` an operator at home says so.
 
 What a key holds is the sequence of the units committed to it, so "equal content" is a comparison of tuples. What rides
 in a grant is worked out by the receiver from its real copy: first SAME or DELTA (from what was there when the giver
@@ -145,6 +145,14 @@ class Driver:
         """A question is for the disk that this network has (all questions here are for its first one)."""
         return net.store == 0
 
+    def deaf(self, net: Net, m: Msg) -> bool:
+        """Nothing is heard of a disk that is declared lost (B's second one never says anything that counts)."""
+        return net.banned and m.source == 1
+
+    def gives(self, i: int) -> Sequence[int]:
+        """Networks that a network may give a key to: home is told of no grant from B to C, so there may be none."""
+        return [j for j in range(self.bounds.networks) if j != i and not (self.bounds.declares and i and j)]
+
     def tells(self, epoch: int) -> int:
         """What an answer tells about the key's present epoch. It is a hint for routing, so this world leaves it out."""
         return 0
@@ -244,7 +252,11 @@ class Driver:
             told = tuple(Msg("ABORT", i, j, STAR) for j in range(self.bounds.networks) if j != i)
             yield self._abort(i, net, told)
         if self.bounds.losses and i == 1 and not net.store:
-            yield Change(self.first(i)._replace(store=1), (), f"{me} loses its disk and starts with an empty one")
+            told = (Msg("HELLO", i, HOME, STAR),) if self.bounds.declares else ()
+            yield Change(self.first(i)._replace(store=1), told, f"{me} loses its disk and starts with an empty one")
+        if net.banned:
+            for k in (k for k in self.keys if net.rows[k] is not None):
+                yield self.act(i, net, k, o.DeclaredLost(NAMES[1]), f"{me} takes back {key_name(k)}")
 
     def _want(self, net: Net, i: int, j: int) -> o.Want:
         mig = BACK if j == HOME else OUT
@@ -252,11 +264,10 @@ class Driver:
 
     def _give(self, i: int, net: Net, k: int) -> Iterator[Change]:
         """Hold and grant in one step: a hold is volatile and nobody else can see it."""
-        for j in range(self.bounds.networks):
-            if j != i:
-                held = self.act(i, net, k, self._want(net, i, j), "")
-                if held.net.vols[k].held is not None:
-                    yield from (c._replace(fault=c.fault or held.fault) for c in self._grants(i, held.net, k, j))
+        for j in self.gives(i):
+            held = self.act(i, net, k, self._want(net, i, j), "")
+            if held.net.vols[k].held is not None:
+                yield from (c._replace(fault=c.fault or held.fault) for c in self._grants(i, held.net, k, j))
 
     def _give_stepwise(self, i: int, net: Net, k: int) -> Iterator[Change]:
         me, name = NAMES[i], key_name(k)
@@ -266,9 +277,8 @@ class Driver:
                 yield from self._grants(i, net, k, NAMES.index(held.peer))
             yield self.act(i, net, k, o.HoldEnded(), f"{me} ends its hold of {name}")
         elif not self._frozen(net, k):
-            for j in range(self.bounds.networks):
-                if j != i:
-                    yield self.act(i, net, k, self._want(net, i, j), f"{NAMES[j]} wants {name} of {me}")
+            for j in self.gives(i):
+                yield self.act(i, net, k, self._want(net, i, j), f"{NAMES[j]} wants {name} of {me}")
 
     def _frozen(self, net: Net, k: int) -> bool:
         """While `*p` is held, nothing of the partition starts."""
@@ -340,6 +350,8 @@ class Driver:
 
     def hear(self, net: Net, m: Msg) -> Iterator[Change]:
         """What the arrival of a message may do."""
+        if self.deaf(net, m):
+            return
         i, peer = m.target, NAMES[m.source]
         label = f"{NAMES[i]} hears {m}"
         match m.kind:
@@ -370,6 +382,8 @@ class Driver:
                     yield Change(net._replace(copies=put(net.copies, m.key, copy)), (), label)
             case "ABORT" if not net.aborted:
                 yield self._abort(i, net, ())
+            case "HELLO":
+                yield Change(net._replace(banned=True), (), f"{NAMES[i]}'s operator declares the store of {peer} lost")
 
     def _hear_grant(self, net: Net, m: Msg, label: str) -> Iterator[Change]:
         i, peer, mig = m.target, NAMES[m.source], BACK if m.target == HOME else OUT

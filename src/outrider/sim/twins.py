@@ -4,7 +4,7 @@
 kept because a fault of the program, a hostile peer or a fault outside these worlds may break the other one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from outrider.sim import broken
@@ -48,6 +48,7 @@ class Twin:
 _ONE, _TWO = Bounds(networks=3, epochs=4, writes=1), Bounds(epochs=5, writes=2)
 _STAR = Bounds(star=True, epochs=4, writes=1)
 _SYNC = SyncBounds(epochs=4, writes=2)
+_DECLARED = Bounds(networks=3, epochs=4, writes=1, losses=True, declares=True)
 
 TWINS = {
     twin.name: twin
@@ -73,6 +74,10 @@ TWINS = {
         Twin("takes-after-abort", "§3.9", broken.TakesAfterAbort, Bounds(aborts=True), "§3.9"),
         Twin("gives-after-abort", "§3.9", broken.GivesAfterAbort, Bounds(aborts=True), "§3.9"),
         Twin("reborn-answers", "§9", broken.RebornAnswers, Bounds(networks=3, epochs=4, writes=1, losses=True), "I1"),
+        Twin("declared-alive", "§9", broken.DeclaredAlive, _DECLARED, "I1"),
+        Twin("lost-epoch-reused", "§9", broken.LostEpochReused, _DECLARED, "I2"),
+        Twin("lost-not-taken-back", "§9", broken.LostNotTakenBack, _DECLARED, "I9"),
+        Twin("lost-store-heard", "§9", broken.LostStoreHeard, replace(_STAR, losses=True, declares=True), "alarm"),
         Twin("late-chunk-on-owned", "§7", broken.LateChunkOnOwned, Bounds(epochs=4, writes=2, stream=True), "I3"),
         Twin("late-chunk-on-granted", "§7", broken.LateChunkOnGranted, Bounds(epochs=5, writes=2, stream=True), "I3"),
         Twin("excepted-forgotten", "§1", broken.ExceptedForgotten, _STAR, "I1"),

@@ -57,6 +57,8 @@ class Bounds:
     stream: bool = False
     aborts: bool = False
     losses: bool = False
+    declares: bool = False
+    """Home hears that B's disk is another, and its operator declares the old one lost, at any time after that."""
     refusals: bool = True
     recalls: bool = True
     forget: bool = False
@@ -74,6 +76,8 @@ class Net(NamedTuple):
     aborted: bool = False
     store: int = 0
     """How often this network has lost its disk."""
+    banned: bool = False
+    """B's first disk is declared lost here: nothing of it is heard any more."""
 
 
 class Msg(NamedTuple):

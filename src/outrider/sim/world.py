@@ -15,7 +15,7 @@ from outrider.protocol import ownership as o
 from outrider.protocol.ownership import Ownership
 from outrider.sim.model import Driver
 from outrider.sim.space import Edge
-from outrider.sim.values import NAMES, STAR, Bounds, Change, Content, Msg, Net, effective, key_name, net_text, put
+from outrider.sim.values import HOME, NAMES, STAR, Bounds, Change, Content, Msg, Net, effective, key_name, net_text, put
 
 State = tuple[int, ...]
 
@@ -95,7 +95,8 @@ class World:
             chains = self._chains[chain]
             if sum(map(len, chains)) >= self.bounds.writes:
                 return
-            if chains[k] != old:
+            lost = any(self._nets[net].store for net in state[:n])
+            if (chains[k][: len(old)] if lost else chains[k]) != old:  # a lost disk takes the end of a history with it
                 fault = fault or f"I3: a unit of {key_name(k)} follows {old}, but {chains[k]} was committed before"
             new = change.net.copies[k]
             if len(new) > 1 and new[-1] // len(NAMES) < new[-2] // len(NAMES):
@@ -178,7 +179,10 @@ class World:
     def _settle(self, ids: list[int], *, recalling: bool) -> str | None:
         driver, nets = self.driver, [self.driver.restart(self._nets[i]) for i in ids]
         if any(net.store for net in nets):
-            return None
+            if not nets[HOME].banned:
+                return None  # without an operator's word nothing ends
+            for k in (k for k in driver.keys if nets[HOME].rows[k] is not None):
+                nets[HOME] = driver.act(HOME, nets[HOME], k, o.DeclaredLost(NAMES[1]), "").net
         for _ in range(SETTLE_ROUNDS):
             asked = False
             for i in range(len(nets)):

@@ -21,6 +21,10 @@ WORLDS = {
     # B loses its disk and is reborn: no second owner comes of it.
     "lost-disk": Bounds(networks=3, epochs=4, writes=1, losses=True),
     "lost-disk-star": Bounds(networks=3, star=True, epochs=3, writes=0, losses=True, forget=True),
+    # And home's operator declares it lost, at any time after that: home owns everything again, and goes on.
+    "declared": Bounds(networks=3, epochs=4, writes=2, losses=True, declares=True),
+    "declared-shadow": Bounds(epochs=3, writes=2, stream=True, losses=True, declares=True),
+    "declared-star": Bounds(star=True, epochs=4, writes=1, losses=True, declares=True, forget=True),
     # `*p` and one UE that stays, goes alone, or goes with the rest; every message old and new.
     "star": Bounds(star=True, epochs=4, writes=1),
     "star-units": Bounds(star=True, epochs=3, writes=1, units=True, forget=True),
