@@ -26,6 +26,7 @@ from outrider.core.permission import DataPolicy, Permission, Revocation
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf import runner
 from outrider.functions.lmsf.engine import Lmsf, LmsfConfig
+from outrider.functions.lmsf.faces import Faces
 from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, Partner, Verified
 from outrider.functions.lmsf.signer import KeySigner
 from outrider.functions.nrf.nrf import Nrf
@@ -137,6 +138,8 @@ class Keeper:
     broken: bool = False
     """Answers nothing, as a keeper that is being restarted."""
     erased: bool = False
+    banned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Stores that were declared lost, each with what was told of it."""
     calls: list[str] = field(default_factory=list)
 
     def count(self, state: str) -> int:
@@ -157,6 +160,7 @@ class Keeper:
             raise Unreachable("the keeper is down", not_sent=True)
         parts = request.path.split("/")[3:]
         self.calls.append(f"{request.method} {'/'.join(parts)}")
+        await self.other_than(request, parts)
         match request.method, parts:
             case "GET", ["status"]:
                 ues = {s: self.count(s) for s in ("owned", "granted", "foreign")}
@@ -164,6 +168,7 @@ class Keeper:
                     200,
                     {
                         "service": SERVICE, "storeId": self.store_id, "incarnation": 1, "rows": ues,
+                        "version": self.version(parts), "ues": len(self.rows),
                         "digestKey": self.spec.digest_key or "00" * 16,
                         "worker": {"pid": 1, "alive": self.worker_alive},
                     },
@@ -180,6 +185,7 @@ class Keeper:
                 return json_response(200, {"erasedUes": count})
             case "POST", ["migrations"]:
                 body = request.json()
+                self.world.stores.setdefault((body["migrationId"], body["peer"]), body.get("peerStoreId"))
                 m = self.migrations.setdefault(
                     body["migrationId"], FakeMigration(body["migrationId"], body["role"], body["peer"])
                 )
@@ -198,16 +204,61 @@ class Keeper:
                         for key, (state, peer) in self.rows.items():
                             if state == "granted":  # recalled, and refused at once
                                 self.rows[key] = ("owned", peer)
+                    case ["may-declare-lost"]:
+                        other = self.world.keepers.get((found.peer, self.spec.service))
+                        if other is not None and not other.broken and other.store_id == request.json()["storeId"]:
+                            return refusal_response(Refusal("STORE_ANSWERS", "it answers", status=409))
+                    case ["declare-lost"]:
+                        return json_response(200, self.declare_lost(found, request.json()["storeId"]))
                     case ["finish"]:
                         found.finished, found.relocating = True, False
                 return Response(204)
         return problem(404, "RESOURCE_URI_STRUCTURE_NOT_FOUND", request.path)
 
+    def declare_lost(self, m: FakeMigration, store_id: str) -> dict[str, Any]:
+        if store_id in self.banned:
+            return self.banned[store_id]
+        m.aborted = "STORE_LOST"
+        taken = [key for key, (state, peer) in self.rows.items() if state != "owned" and peer == m.peer]
+        for key in taken:
+            self.rows[key] = ("owned", "")
+        keys = [{"key": key, "ues": 1, "epoch": 2, "shadow": "followed"} for key in taken]
+        loss = self.banned[store_id] = {
+            "storeId": store_id, "peer": m.peer, "declaredMs": 1, "ues": len(taken), "shared": 0, "keys": keys,
+            "shadow": {"unknown": 0, "behind": 0, "followed": len(taken)}, "behindEntries": 0, "moreKeys": 0,
+        }  # fmt: skip
+        return loss
+
+    def lost(self, m: FakeMigration) -> str:
+        """Why the peer's store counts as lost."""
+        other = self.world.keepers.get((m.peer, self.spec.service))
+        known = self.world.stores.get((m.id.removesuffix(".r"), m.peer))
+        lost = other is not None and known not in (None, other.store_id) and known not in self.banned
+        return "another store answers" if lost else ""
+
+    def version(self, parts: list[str]) -> str:
+        if parts[0] == "migrations":
+            m = self.migrations[parts[1]]
+            return self.state(m) + self.lost(m).replace(" ", "-")
+        return f"{not self.count('owned')} {not self.count('granted')} {not self.count('foreign')}"
+
+    async def other_than(self, request: Request, parts: list[str]) -> None:
+        """Keep a question waiting until there is something new, as long as it says."""
+        args = request.args()
+        ticks = int(float(args.get("wait-ms", ["0"])[0]) / SPEED)
+        while ticks and (parts[0] == "status" or parts[1] in self.migrations):
+            if self.version(parts) != args["after"][0] or self.broken:
+                return
+            await asyncio.sleep(0.001)
+            ticks -= 1
+
     def summary(self, m: FakeMigration) -> dict[str, Any]:
         moved = sum(s == "foreign" and p == m.peer for s, p in self.rows.values())
         return {
-            "migrationId": m.id, "role": m.role, "peer": m.peer, "state": self.state(m), "copiedUes": m.copied,
-            "totalUes": len(self.rows), "bytesSent": 1000 * m.copied, "movedUes": moved,
+            "version": self.version(["migrations", m.id]), "storeLost": self.lost(m),
+            "migrationId": m.id, "role": m.role, "peer": m.peer, "state": self.state(m),
+            "copiedUes": m.copied,
+            "totalUes": len(self.rows), "ues": len(self.rows), "bytesSent": 1000 * m.copied, "movedUes": moved,
             "remainingUes": self.count("owned"), "inDoubt": [], "waitingFor": "", "waits": {},
         }  # fmt: skip
 
@@ -217,6 +268,8 @@ class World:
 
     def __init__(self) -> None:
         self.keepers: dict[tuple[str, str], Keeper] = {}
+        self.stores: dict[tuple[str, str], str] = {}
+        """The store of a peer that a migration is with, by migration and peer."""
         self.arrived: set[str] = set()
         self.frozen = False
         """No copy becomes durable and no key moves."""
@@ -228,6 +281,13 @@ class World:
 
     def keeper(self, network: str) -> Keeper:
         return self.keepers[network, SERVICE]
+
+    def lose_store(self, network: str) -> None:
+        """The network's disk is gone, and its keeper starts with an empty one."""
+        keeper = self.keeper(network)
+        keeper.store_id += "-reborn"
+        keeper.rows.clear()
+        keeper.migrations.clear()
 
     def tick(self) -> None:
         if self.frozen or not self.linked:
@@ -355,10 +415,13 @@ class Network:
             hosts=self.hosts,
             signer=self.signer,
             software=self.software,
-            verifier=self.verifier,
             policy=self.policy,
             clock=self.clock,
         )
+
+    @property
+    def faces(self) -> Faces:
+        return Faces(self.lmsf, self.verifier)
 
     async def restart(self) -> None:
         """The node dies and comes back; keepers go on, but the node knows of none until it has started it again."""
@@ -399,7 +462,7 @@ class Network:
         token = other.issuer.issue(
             subject=self.lmsf_id, audience="LMSF", scope=scope, consumer_plmn=self.id.plmn_id(), subject_type="LMSF"
         )
-        answer = await _call(other.lmsf.partner_router(str(self.id)), method, path, token, headers, body, json)
+        answer = await _call(other.faces.partner_router(str(self.id)), method, path, token, headers, body, json)
         if other.cut:
             raise Unreachable("the answer is lost", not_sent=False)
         return answer
@@ -412,7 +475,7 @@ class Network:
     ) -> Any:  # fmt: skip
         """A request of the operator; the answer's JSON, or its body where it is none."""
         token = self.issuer.issue(subject="operator", audience="LMSF", scope=path.split("/")[1])
-        answer = await _call(self.lmsf.router, method, path, token, headers, body, json)
+        answer = await _call(self.faces.router, method, path, token, headers, body, json)
         assert status is None or answer.status == status, (answer.status, answer.body)
         return answer.json() if answer.body else None
 
@@ -555,7 +618,7 @@ class Pair:
             seen.append(await network.show(migration_id))
         return seen[0], seen[1]
 
-    async def held_in(self, phase: str, *, move_all: bool = True) -> tuple[str, Callable[[], None]]:
+    async def held_in(self, phase: str, *, move_all: bool = True, **wanted: Any) -> tuple[str, Callable[[], None]]:
         """A migration that stands in a phase at both sides, and what lets it go on."""
         stopped = {"on": True}
 
@@ -577,7 +640,7 @@ class Pair:
             self.a.intercept = hold("/exchange")
         if phase == "PREPARING":
             self.b.intercept = hold("/archive")
-        name = (await self.migrate(move_all=move_all))["migrationId"]
+        name = (await self.migrate(move_all=move_all, **wanted))["migrationId"]
         if phase == "RETURNING":
             await self.reach(name, "SETTLED")
             self.world.frozen = True

@@ -17,7 +17,7 @@ def _token(network: Any, scope: str, **claims: Any) -> dict[str, str]:
 
 
 async def test_without_a_token(networks: Any) -> None:
-    answer = await networks.a.lmsf.router(Request("GET", MIGRATIONS))
+    answer = await networks.a.faces.router(Request("GET", MIGRATIONS))
     assert (answer.status, answer.json()["cause"]) == (401, "TOKEN_MISSING")
 
 
@@ -31,23 +31,23 @@ async def test_without_a_token(networks: Any) -> None:
     ],
 )
 async def test_a_token_that_does_not_allow_it(networks: Any, claims: dict[str, Any], scope: str, cause: str) -> None:
-    answer = await networks.a.lmsf.router(Request("GET", MIGRATIONS, headers=_token(networks.a, scope, **claims)))
+    answer = await networks.a.faces.router(Request("GET", MIGRATIONS, headers=_token(networks.a, scope, **claims)))
     assert answer.json()["cause"] == cause
 
 
 async def test_a_token_of_another_networks_nrf(networks: Any) -> None:
-    answer = await networks.a.lmsf.router(Request("GET", MIGRATIONS, headers=_token(networks.b, "nlmsf-migration")))
+    answer = await networks.a.faces.router(Request("GET", MIGRATIONS, headers=_token(networks.b, "nlmsf-migration")))
     assert (answer.status, answer.json()["cause"]) == (401, "TOKEN_INVALID")
 
 
 async def test_the_own_networks_token_is_none_for_a_partners_listener(networks: Any) -> None:
-    router = networks.a.lmsf.partner_router(B)
+    router = networks.a.faces.partner_router(B)
     request = Request("POST", "/nlmsf-negotiation/v1/offers", headers=_token(networks.a, "nlmsf-negotiation"))
     assert (await router(request)).json()["cause"] == "CONSUMER_MISMATCH"
 
 
 async def test_the_operators_apis_are_not_on_a_partners_listener(networks: Any) -> None:
-    router = networks.a.lmsf.partner_router(B)
+    router = networks.a.faces.partner_router(B)
     for method, path in (("POST", MIGRATIONS), ("POST", "/nlmsf-catalogue/v1/deployments")):
         request = Request(method, path, headers=_token(networks.a, path.split("/")[1]))
         assert (await router(request)).status == 404
@@ -58,7 +58,7 @@ async def _as(networks: Any, other: str, method: str, path: str, json: object) -
     scope = path.split("/")[1]
     sent = _token(networks.a, scope, consumer_plmn={"mcc": "001", "mnc": "01"})
     request = Request(method, path, headers=sent, body=msgspec.json.encode(json))
-    return (await networks.a.lmsf.partner_router(other)(request)).json()
+    return (await networks.a.faces.partner_router(other)(request)).json()
 
 
 async def test_another_partners_migration_does_not_exist_for_a_partner(pair: Any) -> None:

@@ -40,7 +40,7 @@ def directory(tmp_path: Path) -> Path:
 
 VERBS = {
     "service": ("deploy", "list", "show", "remove"),
-    "migration": ("start", "watch", "list", "show", "abort", "return"),
+    "migration": ("start", "watch", "list", "show", "abort", "return", "declare-lost"),
 }
 
 
@@ -63,6 +63,9 @@ def test_without_a_running_node_the_exit_code_is_3(directory: Path, noun: str, a
         ("migration", ["start", "s", "--to", B, "--stay", "soon"]),
         ("migration", ["start", "s"]),
         ("migration", ["show"]),
+        ("migration", ["declare-lost", "m-1"]),
+        ("migration", ["declare-lost", "m-1", "--store", "s"]),
+        ("migration", ["declare-lost", "m-1", "--store", "s", "--json"]),
         ("service", ["deploy", "/nowhere.lms"]),
         ("service", ["remove", "s"]),
         ("service", ["remove", "s", "--json"]),
@@ -84,6 +87,68 @@ def test_durations(text: str | None, value: float | None) -> None:
     from outrider.cli.client import seconds
 
     assert seconds(text) == value
+
+
+class Told:
+    """Stands where the node stands, and answers what it is told to, the last of it for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: dict[str, Any]) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self._answers = list(answers)
+        monkeypatch.setattr(migration, "run", lambda directory, as_json, do: asyncio.run(do(self)))
+        monkeypatch.setattr(migration, "_POLL_S", 0)
+
+    async def ask(self, method: str, path: str, json: object = None) -> Any:
+        if method == "POST":
+            self.asked.append((path.rpartition("/")[2], json))
+        return dict(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
+
+
+def shown(phase: str, **more: Any) -> dict[str, Any]:
+    ending = {"cause": "NO_ROOM", "sentence": "the target is full", "by": B} if phase.startswith("ABORT") else None
+    return {
+        "migrationId": "m-1", "service": "s", "source": A, "target": B, "phase": phase, "sentence": phase.lower(),
+        "waitingFor": "something", "over": phase in ("ABORTED", "RETIRED"), "progress": None, "ending": ending,
+        "refusals": [], "readLogOf": None, "undone": [], "inDoubt": [], "unreachableUes": 0, "createdMs": 0,
+        "phases": {}, "loss": None, "partner": {"network": B, "answers": True, "phase": phase, "storeId": "s-1"},
+    } | more  # fmt: skip
+
+
+def test_waiting_says_each_state_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Told(monkeypatch, shown("NEGOTIATING"), shown("COPYING"), shown("COPYING"), shown("RELOCATING"))
+    words = run("migration", "start", "s", "--to", B, "--dir", directory, "--wait")
+    assert [words.count(f"→ {B}: {phase}, ") for phase in ("COPYING", "RELOCATING")] == [1, 1]
+
+
+def test_aborting_again_says_that_and_why_it_was_aborted_before(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Told(monkeypatch, shown("ABORTED"))
+    words = run("migration", "abort", "m-1", "--dir", directory)
+    assert words.startswith("It was aborted already: the target is full (NO_ROOM).")
+    assert run("migration", "abort", "m-1", "--dir", directory, "--json")["already"] is True
+
+
+def test_aborting_what_runs_says_nothing_of_before(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Told(monkeypatch, shown("SETTLED"), shown("ABORTING"))
+    assert "already" not in run("migration", "abort", "m-1", "--dir", directory)
+
+
+def test_what_is_over_cannot_be_aborted(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Told(monkeypatch, shown("RETIRED"))
+    assert "RETIRED" in run("migration", "abort", "m-1", "--dir", directory, code=1)
+
+
+def test_what_is_lost_with_a_store_is_told(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [{"key": "ue:01", "ues": 1, "epoch": 3, "shadow": "behind"}]
+    loss = {"storeId": "s-1", "ues": 7, "shared": 1, "shadow": {"unknown": 0, "behind": 1, "followed": 6},
+            "behindEntries": 2, "keys": keys, "moreKeys": 0}  # fmt: skip
+    node = Told(monkeypatch, shown("ABORTING", loss=loss))
+    words = run("migration", "declare-lost", "m-1", "--store", "s-1", "--dir", directory, "--yes", "--reason", "fire")
+    assert node.asked == [("declare-lost", {"storeId": "s-1", "sentence": "fire"})]
+    assert "taken back: 7 UEs, shared objects: 1" in words
+    assert "2 commits that it had told of are missing" in words
+    assert "ue:01" in words
 
 
 def _free_ports(count: int) -> list[int]:
@@ -155,7 +220,7 @@ async def test_from_two_terminals_out_and_back(tmp_path: Path) -> None:
         returned = await go("migration", "return", migrated, "--dir", b, "--wait", "--json")
         assert (returned["phase"], returned["over"]) == ("RETIRED", True)
         assert "No services yet" in await go("service", "list", "--dir", b)
-        aborted = await go("migration", "abort", migrated, "--dir", a, "--json")
+        aborted = await go("migration", "abort", migrated, "--dir", a, "--json", code=1)
         assert aborted["phase"] == "RETIRED", "an end is never left"
         await go("service", "remove", name, "--dir", a, "--yes")
         assert "No services yet" in await go("service", "list", "--dir", a)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
+from outrider.core import loss
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf import image, images, openapi, operator, partner, record, shown
@@ -35,7 +36,8 @@ STRUCTS: dict[str, dict[str, Any]] = {
     },
     "nlmsf-migration": {
         "Wanted": Wanted, "MigrationInfo": shown.MigrationInfo, "PartnerInfo": shown.PartnerInfo,
-        "Progress": record.Progress, "Ending": Ending, "Refusal": Refusal,
+        "Progress": record.Progress, "Ending": Ending, "Refusal": Refusal, "Loss": loss.Loss,
+        "LostKey": loss.LostKey,
     },
 }  # fmt: skip
 
@@ -122,5 +124,5 @@ def test_relocation_names_the_messages_and_arrays_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("api", openapi.APIS)
 async def test_each_file_is_served_without_a_token(networks: Any, api: str) -> None:
-    answer = await networks.a.lmsf.router(Request("GET", f"/{api}/v1/openapi.yaml"))
+    answer = await networks.a.faces.router(Request("GET", f"/{api}/v1/openapi.yaml"))
     assert (answer.status, answer.body) == (200, openapi.text(api))

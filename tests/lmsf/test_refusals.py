@@ -318,3 +318,32 @@ async def test_nothing_to_return_before_a_ue_can_have_moved(pair: Any) -> None:
     await pair.reach(name, "COPYING")
     answer = await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=409)
     assert answer["cause"] == "NOTHING_TO_RETURN"
+
+
+async def test_a_service_with_more_ues_than_the_contract_covers_is_not_begun(pair: Any) -> None:
+    refused = await pair.migrate(maxUes=39, status=409)
+    assert (refused["cause"], refused["facts"]) == ("UES_EXCEEDED", {"ues": "40", "maxUes": "39"})
+    assert (await pair.migrate(maxUes=40))["phase"] == "NEGOTIATING"
+
+
+async def test_nothing_is_copied_of_a_service_that_has_grown_beyond_the_contract(pair: Any) -> None:
+    name, release = await pair.held_in("PREPARING", maxUes=40)
+    _grow(pair)
+    release()
+    source, target = await pair.ended(name)
+    assert (source["phase"], source["ending"]["cause"]) == ("ABORTED", "UES_EXCEEDED")
+    assert target["ending"]["cause"] == "UES_EXCEEDED"
+    assert name not in pair.world.keeper(A).migrations
+
+
+async def test_a_service_that_grows_beyond_the_contract_comes_home(pair: Any) -> None:
+    name = (await pair.migrate(move_all=True, maxUes=40))["migrationId"]
+    await pair.reach(name, "SETTLED")
+    _grow(pair)
+    source, _ = await pair.ended(name)
+    assert (source["phase"], source["ending"]["cause"]) == ("RETIRED", "UES_EXCEEDED")
+
+
+def _grow(pair: Any) -> None:
+    """One more UE is created at home."""
+    pair.world.keeper(A).rows["ue:new"] = ("owned", "")

@@ -1,9 +1,15 @@
 """The whole way: out, back, retired; and what each network sees of it."""
 
 import asyncio
+import json
 from typing import Any
+from urllib.parse import quote
+
+import pytest
 
 from outrider.core.ids import NetworkId
+from outrider.functions.lmsf.instances import selection
+from outrider.sbi.http import Request
 
 A, B = "999-70", "999-71-000007ed9d5"
 SERVICE = "group-coordination"
@@ -101,10 +107,10 @@ async def test_an_area_becomes_selection_conditions_at_the_target(networks: Any)
     await pair.reach(name, "SETTLED")
     deployment = pair.b.lmsf.deployments.get(SERVICE)
     assert deployment.nf_status == "CANARY_RELEASE"
-    plmn = NetworkId.parse("999-71").plmn_id()
+    snpn = {"plmnId": {"mcc": "999", "mnc": "71"}, "nid": "000007ed9d5"}
     assert deployment.selection == {
         "and": [
-            {"taiRangeList": [{"plmnId": plmn, "tacRangeList": [{"start": "000001", "end": "000001"}]}]},
+            {"taiRangeList": [snpn | {"tacRangeList": [{"start": "000001", "end": "000001"}]}]},
             {"dnnList": ["trains"]},
         ]
     }
@@ -175,20 +181,47 @@ async def test_both_networks_hold_the_same_contract_signed_by_both(pair: Any) ->
     assert contract.parties == (A, B)
 
 
-async def test_a_keeper_that_does_not_count_rows_is_enough(pair: Any, monkeypatch: Any) -> None:
-    from outrider.functions.lmsf import keepers
+async def test_a_keeper_is_asked_once_a_second_while_nothing_happens(pair: Any) -> None:
+    name = (await pair.migrate())["migrationId"]
+    await pair.reach(name, "RELOCATING")
+    source, target = pair.world.keeper(A), pair.world.keeper(B)
+    await asyncio.sleep(0.05)
+    begun_ms = pair.a.clock.now_ms()
+    source.calls.clear()
+    target.calls.clear()
+    await asyncio.sleep(0.3)
+    seconds = (pair.a.clock.now_ms() - begun_ms) / 1000
+    assert source.calls == ["GET migrations/" + name] * len(source.calls)
+    assert len(source.calls) <= 1.5 * seconds
+    assert len(target.calls) <= 1.5 * seconds
 
-    asked = keepers.Keepers.status
 
-    async def uncounted(self: Any, service: str) -> Any:
-        import msgspec
-
-        return msgspec.structs.replace(await asked(self, service), rows=None)
-
-    monkeypatch.setattr(keepers.Keepers, "status", uncounted)
-    name = (await pair.migrate(move_all=True))["migrationId"]
+async def test_an_area_of_an_snpn_is_found_by_consumers_that_name_its_nid(pair: Any) -> None:
+    name = (await pair.migrate(move_all=True, area=["tai:999-71-000001"]))["migrationId"]
     await pair.reach(name, "SETTLED")
-    await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=202)
-    source, target = await pair.ended(name)
-    assert (source["phase"], target["phase"]) == ("RETIRED", "RETIRED")
-    pair.whole_at_home()
+
+    async def found(tai: str) -> int:
+        query = f"target-nf-type=SMF&requester-nf-type=AF&service-names=nsmf-groupsession&tai={tai}"
+        answer = await pair.b.nrf.router(Request("GET", "/nnrf-disc/v1/nf-instances", query))
+        return len(answer.json()["nfInstances"])
+
+    def tai(**nid: str) -> str:
+        return quote(json.dumps({"plmnId": {"mcc": "999", "mnc": "71"}, "tac": "000001", **nid}))
+
+    assert await found(tai(nid="000007ed9d5")) == 1
+    assert await found(tai()) == 0, "that is another network's area"
+
+
+@pytest.mark.parametrize(
+    ("place", "nid"),
+    [
+        ("tai:999-71-000001", "000007ed9d5"),
+        ("tai:999-71-00000aaaaaa-000001", "00000aaaaaa"),
+        ("tai:999-70-0001", None),
+        ("tai:999-70-000007ed9d5-0001", "000007ed9d5"),
+    ],
+)
+def test_a_tracking_area_has_the_nid_that_is_meant(place: str, nid: str | None) -> None:
+    conditions = selection((place,), NetworkId.parse(B))
+    assert conditions is not None
+    assert conditions["taiRangeList"][0].get("nid") == nid

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from outrider.cli.client import AsJson, NetworkDir, Operator, run, seconds
-from outrider.cli.outcome import REFUSED, emit
+from outrider.cli.outcome import MISUSE, REFUSED, emit
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +36,7 @@ def start(
     purpose: Annotated[str | None, typer.Option(help="What for; the permission's.")] = None,
     ue_group: Annotated[str | None, typer.Option(help="For this UE group; the permission's.")] = None,
     area: Annotated[
-        list[str] | None, typer.Option(help="Where there: tai:MCC-MNC-TAC or dnn:NAME; may be repeated.")
+        list[str] | None, typer.Option(help="Where there: tai:MCC-MNC[-NID]-TAC or dnn:NAME; may be repeated.")
     ] = None,
     max_ues: Annotated[int | None, typer.Option(help="UEs that the contract covers.", min=1)] = None,
     permission: Annotated[
@@ -85,7 +85,7 @@ def watch(
     """
     phases = ENDS if until is None else (until.upper(), *ENDS)
     try:
-        shown = run(directory, as_json, lambda node: _follow(node, migration, phases, as_json))
+        shown = run(directory, as_json, lambda node: _follow(node, migration, phases, as_json, last=True))
     except KeyboardInterrupt:
         return
     if shown["phase"] == "ABORTED":
@@ -139,11 +139,55 @@ def abort(
 ) -> None:
     """Stop a migration in any phase: nothing new is granted from now on, and UEs that have moved come home.
 
+    Ends with 0 also if it was aborted before, and says so (with --json: `already`); with 1 if it has ended otherwise.
+
     Example: outrider migration abort m-0f3a9c52e1b87d46 --dir b --reason "no room for another service"
     """
 
     async def do(node: Operator) -> Any:
+        before = await node.ask("GET", f"{_ROOT}/{migration}")
         shown = await node.ask("POST", f"{_ROOT}/{migration}/abort", {"cause": cause, "sentence": reason})
+        if wait:
+            shown = await _follow(node, migration, ENDS, as_json, quiet=as_json)
+        return shown | {"already": before["phase"] in ("ABORTING", "ABORTED")}
+
+    shown = run(directory, as_json, do)
+    if shown["already"] and not as_json:
+        typer.echo(f"It was aborted already: {shown['ending']['sentence']} ({shown['ending']['cause']}).")
+    emit(shown, _describe(shown), as_json)
+    if shown["phase"] == "RETIRED":
+        raise typer.Exit(REFUSED)
+
+
+@app.command("declare-lost")
+def declare_lost(
+    migration: Id,
+    directory: NetworkDir,
+    store: Annotated[str, typer.Option("--store", help="The lost store, as `show` names it.", metavar="STORE")],
+    reason: Annotated[str, typer.Option(help="A sentence, for the partner and the journal.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: what the store had not told is lost.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Come back when the partner is clear too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Declare that the partner's store is gone for good, and take back here what it had. Home only.
+
+    The store is banned for ever, and its UEs are served here again as they were when it was last heard; what it did
+    after that is lost. Never for a store behind a cut link: both networks would serve its UEs. The migration ends
+    ABORTED, STORE_LOST.
+
+    Example: outrider migration declare-lost m-0f3a9c52e1b87d46 --store 5c0b7e1fd2a94c63 --dir a --yes
+    """
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            typer.secho("Give --yes: what the store had not told is lost for ever.", err=True, fg="red")
+            raise typer.Exit(MISUSE)
+        shown = run(directory, as_json, lambda node: node.ask("GET", f"{_ROOT}/{migration}"))
+        typer.echo(_describe(shown))
+        typer.confirm(f"Is store {store} gone for good, with all that it had not told?", abort=True)
+
+    async def do(node: Operator) -> Any:
+        body = {"storeId": store, "sentence": reason}
+        shown = await node.ask("POST", f"{_ROOT}/{migration}/declare-lost", body)
         return await _follow(node, migration, ENDS, as_json, quiet=as_json) if wait else shown
 
     shown = run(directory, as_json, do)
@@ -171,22 +215,27 @@ def return_(
 
 
 async def _follow(
-    node: Operator, migration: str, phases: tuple[str, ...], as_json: bool, *, quiet: bool = False
+    node: Operator,
+    migration: str,
+    phases: tuple[str, ...],
+    as_json: bool,
+    *,
+    quiet: bool = False,
+    last: bool = False,
 ) -> Any:
-    """Poll until the migration is in one of the phases, or over, and say each change."""
+    """Poll until the migration is in one of the phases, or over, and say each change; the last one where asked to."""
     said = ""
     while True:
         shown = await node.ask("GET", f"{_ROOT}/{migration}")
+        ended = shown["over"] or (shown["phase"] in phases and shown["phase"] not in ENDS)
         line = msgspec.json.encode(shown).decode() if as_json else _line(shown) + _numbers(shown)
         key = f"{shown['phase']} {shown['waitingFor']} {_numbers(shown)}"
-        if key != said and not quiet:
+        if key != said and not quiet and (last or not ended):
             typer.echo(line)
             sys.stdout.flush()
+        if ended:
+            return shown
         said = key
-        if shown["phase"] in phases and (shown["phase"] not in ENDS or shown["over"]):
-            return shown
-        if shown["over"]:
-            return shown
         await asyncio.sleep(_POLL_S)
 
 
@@ -223,13 +272,16 @@ def _describe(m: Any) -> str:
         lines.append(f"  read      the log of {m['readLogOf']}")
     for undone in m["undone"]:
         lines.append(f"  undone    {undone}")
+    if m["loss"] is not None:
+        lines += _lost(m["loss"])
     if m["inDoubt"]:
         lines.append(f"  in doubt  {len(m['inDoubt'])} UEs, {', '.join(m['inDoubt'][:3])}…")
     if m["unreachableUes"]:
         lines.append(f"  away      {m['unreachableUes']} UEs cannot be reached")
     partner = m["partner"]
     answers = "" if partner["answers"] else " (does not answer)"
-    lines.append(f"  partner   {partner['network']}{answers}: {partner['phase'] or 'not heard of yet'}")
+    store = f", store {partner['storeId']}" if partner["storeId"] else ""
+    lines.append(f"  partner   {partner['network']}{answers}: {partner['phase'] or 'not heard of yet'}{store}")
     began = m["phases"].get("NEGOTIATING", m["createdMs"])
     for phase, at in m["phases"].items():
         lines.append(f"  {phase:<12} {_clock(at)}  +{(at - began) / 1000:.3f} s")
@@ -238,6 +290,19 @@ def _describe(m: Any) -> str:
     if "contract" in m:
         lines.append(msgspec.json.format(msgspec.json.encode(m["contract"]), indent=2).decode())
     return "\n".join(lines)
+
+
+def _lost(loss: Any) -> list[str]:
+    rows = loss["shadow"]
+    lines = [f"  lost      store {loss['storeId']}; taken back: {loss['ues']} UEs, shared objects: {loss['shared']}"]
+    if loss["behindEntries"]:
+        lines.append(f"            {loss['behindEntries']} commits that it had told of are missing")
+    if rows["unknown"] or rows["behind"]:
+        keys = ", ".join(k["key"] for k in loss["keys"][:3] if k["shadow"] != "followed")
+        lines.append(f"            not known what it did to {rows['unknown']} rows, behind {rows['behind']}: {keys}…")
+    else:
+        lines.append("            nothing that it had told is missing; what it did after that is lost")
+    return lines
 
 
 def _clock(ms: int) -> str:

@@ -1,125 +1,28 @@
 """What each command of the phase machine does at this network. Every one may be repeated, also after a crash.
 
-An act that is done posts its event; one that waits polls the own keeper. What the partner has to do is not commanded:
-it follows from what it is told. `Refused` from an act of the way in ends the migration; on the way back it is tried
-again (`runner.WAY_BACK`).
+An act that is done posts its event; one that waits asks the own keeper, which answers when something is new. What the
+partner has to do is not commanded: it follows from what it is told. `Refused` from an act of the way in ends the
+migration; on the way back it is tried again (`runner.WAY_BACK`).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
-import msgspec
-
 from outrider.core import limits
+from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal, Refused
-from outrider.functions.lmsf import clocks, receipt
+from outrider.functions.lmsf import clocks, receipt, talks
 from outrider.functions.lmsf.instances import selection
-from outrider.functions.lmsf.keepers import HostMigration
-from outrider.functions.lmsf.negotiation import check_answer
-from outrider.functions.lmsf.record import Agreed, Exchange, Offer
+from outrider.functions.lmsf.keepers import HostMigration, Rows
+from outrider.functions.lmsf.negotiation import uncovered
 from outrider.functions.lmsf.runner import Act, Runner
 from outrider.protocol import migration as machine
 from outrider.protocol.phase import Command, Fact, Role, may_have_moved
 from outrider.sbi import headers
 from outrider.sbi.client import Unreachable
-from outrider.sbi.http import Response
-from outrider.sbi.problem import refusal_from
 
 _SKEW_SAMPLES = 4
 _WORKER_TRIES = 100
-
-
-class _Refusals(msgspec.Struct):
-    refusals: list[Refusal] = []
-
-
-def refusals_from(response: Response, otherwise: str) -> list[Refusal]:
-    """Every reason that a partner's refusal gives, the one that it is about first."""
-    first = refusal_from(response, otherwise)
-    try:
-        more = msgspec.json.decode(response.body, type=_Refusals).refusals
-    except msgspec.DecodeError:
-        more = []
-    return more or [first]
-
-
-def _busy(response: Response, partner: str) -> None:
-    """Answers that say nothing about the request are as good as none."""
-    if response.status in (401, 429, 500, 502, 503, 504):
-        raise Unreachable(f"{partner} answers {response.status}", not_sent=False)
-
-
-# ------------------------------------------------------------------------------------ terms and permissions
-
-
-async def send_offer(r: Runner) -> None:
-    """Source: send the offer; the answer is the same contract, signed by both."""
-    record, partner = r.record, r.partner
-    offer = Offer(
-        migration_id=r.id, contract=record.contract, manifest=record.manifest, package_bytes=record.package_bytes
-    )
-    response = await r.tools.partners.request(
-        partner, "POST", "/nlmsf-negotiation/v1/offers", scope="nlmsf-negotiation", json=offer
-    )
-    if response.status not in (200, 201):
-        _busy(response, partner)
-        reasons = refusals_from(response, f"{partner} does not take the offer.")
-        _refuse(r, machine.OfferJudged, reasons, partner)
-        return
-    agreed = msgspec.json.decode(response.body, type=Agreed)
-    refusal = check_answer(r.contract, agreed.contract, r.tools.permissions.keys)
-    if refusal is not None:
-        _refuse(r, machine.OfferJudged, [refusal], partner)
-        return
-    r.post(machine.OfferJudged(), contract=agreed.contract)
-
-
-def _refuse(r: Runner, event: type, reasons: list[Refusal], by: str) -> None:
-    ending = r.ending(reasons[0].code, reasons[0].sentence, by=by)
-    r.post(event(ending), refusals=reasons)
-
-
-async def judge_offer(r: Runner) -> None:
-    """Target: check the terms; sign them if there is nothing against."""
-    tools, record = r.tools, r.record
-    partner = tools.partners.get(r.partner)
-    if partner is None:
-        raise Refused(Refusal("PARTNER_UNKNOWN", f"{r.partner} is no partner of this network any more."))
-    now_ms = tools.clock.now_ms()
-    reasons = tools.negotiation.judge(r.contract, record.manifest, partner, record.package_bytes, now_ms)
-    if reasons:
-        _refuse(r, machine.OfferJudged, reasons, tools.network)
-        return
-    signed = tools.negotiation.sign(record.contract)
-    if isinstance(signed, Refusal):
-        _refuse(r, machine.OfferJudged, [signed], tools.network)
-        return
-    r.post(machine.OfferJudged(), contract=signed)
-
-
-async def check_permissions(r: Runner) -> None:
-    """Source: exchange permissions with the target; both sides judge the same ones."""
-    tools, partner = r.tools, r.partner
-    response = await tools.partners.request(
-        partner,
-        "PUT",
-        f"/nlmsf-permission/v1/migrations/{r.id}/exchange",
-        scope="nlmsf-permission",
-        json=tools.permissions.exchange(r.record.service),
-    )
-    if response.status != 200:
-        _busy(response, partner)
-        _refuse(r, machine.Judged, refusals_from(response, f"{partner} does not exchange permissions."), partner)
-        return
-    answer = msgspec.json.decode(response.body, type=Exchange)
-    presented = await tools.permissions.take(answer, partner)
-    verdict = tools.permissions.judge(r.contract, r.record.manifest, instances=1, presented=presented)
-    own = verdict if isinstance(verdict, list) else []
-    if own or answer.refusals:
-        said = {reason.code for reason in own}
-        reasons = [*own, *(reason for reason in answer.refusals if reason.code not in said)]
-        _refuse(r, machine.Judged, reasons, tools.network if own else partner)
-        return
-    r.post(machine.Judged())
 
 
 # ------------------------------------------------------------------------------------- target: preparation
@@ -202,7 +105,7 @@ async def _sample(r: Runner) -> clocks.Sample | None:
 
 async def make_discoverable(r: Runner) -> None:
     """Target: consumers of this network find the service; with an area, those that ask for a UE in it."""
-    conditions = selection(r.contract.area)
+    conditions = selection(r.contract.area, NetworkId.parse(r.tools.network))
     await r.tools.deployments.show(
         r.record.service, "REGISTERED" if conditions is None else "CANARY_RELEASE", conditions
     )
@@ -212,15 +115,17 @@ async def make_discoverable(r: Runner) -> None:
 
 
 async def _wait(r: Runner, name: str, *states: str, returning: bool = False) -> HostMigration | None:
-    """Poll the keeper until a migration is in one of the states; None if the keeper does not know it (any more)."""
+    """Until a migration is in one of the states at the keeper; None if the keeper does not know it (any more)."""
+    version = None
     while True:
-        known = await r.tools.keepers.migration(r.record.service, name)
-        if known is None:
+        answer = await r.tools.keepers.migration(r.record.service, name, after=version, returning=returning)
+        if answer is None:
             return None
-        r.progress = known.progress(returning=returning)
+        known, progress = answer
+        r.counted(progress)
         if known.state in states:
             return known
-        await r.tools.clock.sleep(limits.KEEPER_POLL_MS / 1000)
+        version = known.version
 
 
 def _keeper_stopped(known: HostMigration) -> Refused:
@@ -230,6 +135,9 @@ def _keeper_stopped(known: HostMigration) -> Refused:
 
 async def start_copy(r: Runner) -> None:
     """Source: copy, and follow, until the copy is durable at the target."""
+    too_many = uncovered(r.contract, (await r.tools.keepers.status(r.record.service)).ues)
+    if too_many is not None:
+        raise Refused(too_many)
     while True:
         await _open(r, r.id, "source")
         known = await _wait(r, r.id, "following", "relocating", "settled", "aborting", "aborted", "done")
@@ -270,6 +178,11 @@ def _nothing_here(r: Runner) -> bool:
     return not ours or Fact.PREPARED not in r.row.facts
 
 
+def _disowned(r: Runner) -> bool:
+    """Whether home has declared the store here lost and owns every key again: what is left in it counts nothing."""
+    return {Fact.LOST, Fact.HOME} <= r.row.peer_facts
+
+
 async def stop_granting(r: Runner) -> None:
     """Both: the own keeper holds, grants and accepts nothing in this migration any more."""
     cause = r.row.ending.cause if r.row.ending is not None else "ABORTED"
@@ -288,28 +201,27 @@ async def take_back(r: Runner) -> None:
 
 async def check_whole(r: Runner) -> None:
     """Source: wait until the own store owns every key."""
-    while not await _is_whole(r):
-        await r.refresh()
-        await r.tools.clock.sleep(limits.KEEPER_POLL_MS / 1000)
+    if may_have_moved(r.row):
+        await _holding(r, lambda rows: not rows.foreign and not rows.granted)
     r.undo(f"every UE is at {r.tools.network}")
     r.post(machine.Whole())
 
 
-async def _is_whole(r: Runner) -> bool:
-    """Whether the own store owns every key; where its keeper does not count rows, the target must have none."""
-    if not may_have_moved(r.row):
-        return True
+async def _holding(r: Runner, reached: Callable[[Rows], bool]) -> None:
+    """Until the own store has rows of ownership like that."""
     status = await r.tools.keepers.status(r.record.service)
-    if status.rows is not None:
-        return status.rows.foreign == 0 and status.rows.granted == 0
-    known = await _either(r)
-    return Fact.RETURNED in r.row.peer_facts and (known is None or (known.moved_ues == 0 and not known.doubts))
+    while not reached(status.rows):
+        status = await r.tools.keepers.status(r.record.service, after=status.version)
 
 
-async def _either(r: Runner) -> HostMigration | None:
-    """The way back as the keeper knows it, else the way out."""
-    keepers, service = r.tools.keepers, r.record.service
-    return await keepers.migration(service, r.record.return_id) or await keepers.migration(service, r.id)
+async def declare_lost(r: Runner) -> None:
+    """Source: ban the target's store, which an operator has declared lost, and take back what it had."""
+    loss = await r.tools.keepers.declare_lost(r.record.service, r.id, r.record.lost_store)
+    if loss is None:
+        raise Unreachable("the keeper does not know the migration", not_sent=True)
+    await r.refresh()
+    r.undo(f"{loss.ues} UEs taken back from the lost store {loss.store_id} of {r.partner}")
+    r.post(machine.Whole(), loss=loss)
 
 
 async def give_back(r: Runner) -> None:
@@ -326,22 +238,10 @@ async def give_back(r: Runner) -> None:
 
 
 async def check_empty(r: Runner) -> None:
-    """Target: wait until the own store owns and has granted nothing."""
-    while not await _is_empty(r):
-        await r.refresh()
-        await r.tools.clock.sleep(limits.KEEPER_POLL_MS / 1000)
+    """Target: wait until the own store owns and has granted nothing; it refuses to be erased before."""
+    if not _nothing_here(r) and not _disowned(r):
+        await _holding(r, lambda rows: not rows.owned and not rows.granted)
     r.post(machine.Empty())
-
-
-async def _is_empty(r: Runner) -> bool:
-    """Whether the own store has no key; a wrong yes does no harm, because the keeper refuses to erase what it owns."""
-    if _nothing_here(r):
-        return True
-    status = await r.tools.keepers.status(r.record.service)
-    if status.rows is not None:
-        return status.rows.owned == 0 and status.rows.granted == 0
-    known = await _either(r)
-    return known is None or (known.remaining_ues == 0 and not known.doubts)
 
 
 async def finish(r: Runner) -> None:
@@ -361,7 +261,7 @@ async def clear(r: Runner) -> None:
         await tools.deployments.withdraw(service)
         if not _nothing_here(r):
             # Journalled before the store is gone: afterwards nobody can count it.
-            count = await tools.keepers.erase(service)
+            count = await _erase(r)
             await r.note(erased_ues=max(count, r.record.erased_ues or 0))
         await tools.deployments.clear(service)
     if tools.deployments.hosted(r.contract.package_digest) == 0:
@@ -369,6 +269,15 @@ async def clear(r: Runner) -> None:
         r.undo(f"NF instances, host, state and software removed at {tools.network}")
     word = receipt.sign(_receipt(r, tools.network, r.record.erased_ues or 0), tools.signer)
     r.post(machine.Cleared(), receipt=word)
+
+
+async def _erase(r: Runner) -> int:
+    try:
+        return await r.tools.keepers.erase(r.record.service)
+    except Refused:
+        if not _disowned(r):
+            raise
+        return r.progress.moved_ues if r.progress is not None else 0  # they go with the whole store, just after this
 
 
 def _receipt(r: Runner, network: str, erased_ues: int) -> receipt.Receipt:
@@ -396,9 +305,9 @@ async def close(r: Runner) -> None:
 
 
 ACTS: dict[Command, Act] = {
-    Command.SEND_OFFER: send_offer,
-    Command.JUDGE_OFFER: judge_offer,
-    Command.CHECK_PERMISSIONS: check_permissions,
+    Command.SEND_OFFER: talks.send_offer,
+    Command.JUDGE_OFFER: talks.judge_offer,
+    Command.CHECK_PERMISSIONS: talks.check_permissions,
     Command.FETCH_PACKAGE: fetch_package,
     Command.START_HOST: start_host,
     Command.REGISTER_INSTANCES: register_instances,
@@ -411,6 +320,7 @@ ACTS: dict[Command, Act] = {
     Command.STOP_GRANTING: stop_granting,
     Command.TAKE_BACK: take_back,
     Command.CHECK_WHOLE: check_whole,
+    Command.DECLARE_LOST: declare_lost,
     Command.GIVE_BACK: give_back,
     Command.CHECK_EMPTY: check_empty,
     Command.FINISH: finish,

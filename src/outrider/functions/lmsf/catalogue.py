@@ -21,6 +21,7 @@ from outrider.functions.lmsf.ports import Clock, Partners, Software, Verified
 from outrider.functions.lmsf.record import Package
 from outrider.functions.lmsf.unbroken import Unbroken
 from outrider.sbi.client import Unreachable
+from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import refusal_from
 
 SCOPE = "nlmsf-catalogue"
@@ -303,3 +304,15 @@ def _too_large(size: int) -> Refusal:
         {"limitBytes": str(limits.PACKAGE_BYTES)},
         status=413,
     )
+
+
+async def archive_range(catalogue: Catalogue, request: Request) -> Response:
+    """A range of a package's archive; at most `CATALOGUE_RANGE_BYTES` of it."""
+    digest = check_digest(request.params["packageDigest"])
+    package = catalogue.get(digest)
+    if package is None:
+        raise Refused(Refusal("PACKAGE_UNKNOWN", f"The catalogue has no package {digest[:16]}….", status=404))
+    first, last, _ = byte_range(request.headers.get("range"))
+    body = await catalogue.read(digest, first, last)
+    span = f"bytes {first}-{first + len(body) - 1}/{package.size_bytes}"
+    return Response(206, [("content-type", "application/octet-stream"), ("content-range", span)], body)

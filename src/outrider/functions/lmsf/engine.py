@@ -1,8 +1,7 @@
-"""The LMSF of one network: its parts put together, its migrations, and its two faces.
+"""The LMSF's parts put together, and its migrations.
 
-`router` is for the own network (operator, CLI, console), `partner_router(partner)` for one partner; both check tokens
-(`guard`). A migration is a `Runner`; all that the engine adds is to begin one, to find one, and to start all of them
-again after a restart, each with what its journalled row demands.
+A migration is a `Runner`; all that the engine adds is to begin one, to find one, and to start all of them again after a
+restart, each with what its journalled row demands.
 """
 
 import asyncio
@@ -18,12 +17,11 @@ from outrider.core import limits
 from outrider.core.contract import Contract
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal
-from outrider.functions.lmsf import negotiation, openapi, operator, partner
+from outrider.functions.lmsf import negotiation
 from outrider.functions.lmsf.acts import ACTS
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.deployments import Deployments
-from outrider.functions.lmsf.guard import Guard
 from outrider.functions.lmsf.images import Images
 from outrider.functions.lmsf.instances import Instances
 from outrider.functions.lmsf.journal import Journal
@@ -36,8 +34,6 @@ from outrider.functions.lmsf.runner import Runner, Tools
 from outrider.protocol import migration as machine
 from outrider.protocol.phase import ENDS, Fact, Phase, Role, Row
 from outrider.sbi.client import Unreachable
-from outrider.sbi.router import Router
-from outrider.sbi.tokens import TokenVerifier
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +50,7 @@ class LmsfConfig:
 
 
 class Lmsf:
-    """The LMS Function."""
+    """The LMS Function; who may ask what of it is in `faces`."""
 
     def __init__(
         self,
@@ -65,7 +61,6 @@ class Lmsf:
         hosts: Hosts,
         signer: Signer,
         software: Software,
-        verifier: TokenVerifier,
         policy: Policy | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -103,22 +98,22 @@ class Lmsf:
             negotiation=self.negotiation,
             deployments=self.deployments,
         )
-        self.images = Images(self, folder / "images")
+        self.images = Images(
+            self.network,
+            config.nf_types,
+            folder / "images",
+            self.deployments,
+            self.catalogue,
+            hosts,
+            signer,
+            self.clock,
+            self.live,
+        )
         self._runners: dict[str, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for body in self.journal.all("migration"):
             record = msgspec.json.decode(body, type=Migration)
             self._runners[record.id] = Runner(record, self._tools, ACTS)
-        self._guard = Guard(verifier, config.instance_id, config.network, self.clock)
-        self.router = Router()
-        operator.routes(self, self._guard.routes(self.router, config.network))
-        openapi.routes(self.router)
-
-    def partner_router(self, network: str) -> Router:
-        """What one partner may reach; its tokens must name it as the consumer's network."""
-        router = Router()
-        partner.routes(self, network, self._guard.routes(router, NetworkId.parse(network)))
-        return router
 
     async def start(self) -> None:
         """Bring up what is to run here and go on with every migration; the own NRF must be reachable soon."""
@@ -196,9 +191,11 @@ class Lmsf:
         now_ms = self.clock.now_ms()
         permission = self.permissions.terms_for(wanted.service, package.digest, wanted.target)
         try:
-            contract = negotiation.draft(wanted, package, self.network, permission, now_ms)
+            contract = negotiation.draft(wanted, package, self.network, permission, now_ms, status.ues)
         except (ValueError, msgspec.ValidationError) as error:
             return Refusal("TERMS_INVALID", f"These terms cannot be offered: {error}.", status=400)
+        if (too_many := negotiation.uncovered(contract, status.ues)) is not None:
+            return too_many
         offer = negotiation.offer(contract, package, self.signer)
         return await self._create(
             offer, contract, Role.SOURCE, wanted.target, store_id=status.store_id, digest_key=status.digest_key
@@ -246,6 +243,20 @@ class Lmsf:
                 status=409,
             )
         await runner.tell(machine.ReturnAsked(runner.ending("RETURN_ASKED", sentence)))
+        return None
+
+    async def declare_lost(self, runner: Runner, store_id: str, sentence: str) -> Refusal | None:
+        """Take back what a store of the partner had that is gone for good; refused where nothing can be lost."""
+        if Fact.LOST in runner.row.facts:
+            return None
+        refusal = _not_lost(runner, store_id)
+        if refusal is not None:
+            return refusal
+        await self.keepers.may_declare_lost(runner.record.service, runner.id, store_id)
+        sentence = sentence or f"the operator of {self.network} declares store {store_id} of {runner.partner} lost"
+        log.warning("store.declared-lost", migration=runner.id, partner=runner.partner, store=store_id, why=sentence)
+        await runner.tell(machine.DeclaredLost(runner.ending("STORE_LOST", sentence)), lost_store=store_id)
+        await runner.until(lambda row: Fact.HOME in row.facts, limits.FORWARD_LIMIT_MS)
         return None
 
     async def looked(self, service: str | None = None) -> None:
@@ -336,6 +347,35 @@ def _not_deployed(service: str, home: str | None) -> Refusal:
         "`outrider service deploy PACKAGE` deploys one.",
         status=404,
     )
+
+
+def _not_lost(runner: Runner, store_id: str) -> Refusal | None:
+    """Why a store cannot be declared lost, as far as the migration tells."""
+    row, known = runner.row, runner.record.peer.store_id if runner.record.peer is not None else ""
+    if row.role is not Role.SOURCE:
+        return Refusal(
+            "NOT_HOME",
+            f"{runner.record.service} is hosted here only: what its copies are worth is home's to say.",
+            {"home": runner.contract.home},
+            f"The operator of {runner.contract.home} declares it.",
+            status=409,
+        )
+    if row.phase in machine.BEFORE or row.phase in ENDS or Fact.HOME in row.facts:
+        return Refusal(
+            "NOTHING_LOST",
+            f"The migration is {row.phase.value}: every UE is at {runner.contract.home}.",
+            {"phase": row.phase.value},
+            status=409,
+        )
+    if store_id != known:
+        return Refusal(
+            "STORE_UNKNOWN",
+            f"The migration is not with store {store_id}.",
+            {"store": store_id, "known": known},
+            f"It is with store {known} of {runner.partner}.",
+            status=409,
+        )
+    return None
 
 
 def _no_partner(network: str) -> Refusal:

@@ -21,21 +21,24 @@ SCOPE = "nnrf-nfm"
 HEARTBEAT_S = 10
 """Heartbeat timer that is asked for; the NRF's answer decides."""
 
-_TAI = re.compile(r"^tai:(\d{3})-(\d{2,3})-([0-9A-Fa-f]{4}(?:[0-9A-Fa-f]{2})?)$")
+_TAI = re.compile(r"^tai:(\d{3})-(\d{2,3})(?:-([0-9A-Fa-f]{11}))?-([0-9A-Fa-f]{4}(?:[0-9A-Fa-f]{2})?)$")
 _DNN = re.compile(r"^dnn:(\S+)$")
 
 
-def selection(area: tuple[str, ...] | None) -> dict[str, Any] | None:
-    """`SelectionConditions` for a contract's area: `tai:MCC-MNC-TAC` and `dnn:NAME` are understood by consumers.
+def selection(area: tuple[str, ...] | None, network: NetworkId) -> dict[str, Any] | None:
+    """`SelectionConditions` for a contract's area: `tai:MCC-MNC[-NID]-TAC` and `dnn:NAME` are understood by consumers.
 
-    None if the area names nothing of that kind: then the keeper alone decides, per UE.
+    A tracking area of this network's PLMN ID without a NID is this network's, also where that is an SNPN. None if the
+    area names nothing of that kind: then the keeper alone decides, per UE.
     """
     tais: list[dict[str, Any]] = []
     dnns: list[str] = []
     for place in area or ():
         if tai := _TAI.match(place):
-            mcc, mnc, tac = tai.groups()
-            tais.append({"plmnId": {"mcc": mcc, "mnc": mnc}, "tacRangeList": [{"start": tac, "end": tac}]})
+            mcc, mnc, nid, tac = tai.groups()
+            nid = nid or (network.nid if (mcc, mnc) == (network.mcc, network.mnc) else None)
+            plmn = {"plmnId": {"mcc": mcc, "mnc": mnc}} | ({"nid": nid} if nid else {})
+            tais.append(plmn | {"tacRangeList": [{"start": tac, "end": tac}]})
         elif dnn := _DNN.match(place):
             dnns.append(dnn[1])
     conditions: list[dict[str, Any]] = []

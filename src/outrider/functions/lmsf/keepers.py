@@ -1,9 +1,12 @@
 """The keepers' control API, as the LMSF speaks it; every call may be repeated."""
 
 from typing import Any, Literal
+from urllib.parse import quote
 
 import msgspec
 
+from outrider.core import limits
+from outrider.core.loss import Loss
 from outrider.core.refusal import Refused
 from outrider.functions.lmsf.ports import Hosts, Inner
 from outrider.functions.lmsf.record import Progress
@@ -13,6 +16,9 @@ from outrider.sbi.problem import refusal_from
 
 SCOPE = "outrider-host"
 ROOT = "/outrider-host/v1"
+
+_DECLARE_S = 60.0
+"""Taking back a million keys one by one takes as long; if it takes longer, the next try goes on with the rest."""
 
 
 class Rows(msgspec.Struct, frozen=True, rename="camel"):
@@ -30,64 +36,39 @@ class WorkerStatus(msgspec.Struct, frozen=True, rename="camel"):
     alive: bool = False
 
 
-class HostStatus(msgspec.Struct, frozen=True, rename="camel"):
+class HostStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What a keeper says of itself; what the LMSF does not need is left out."""
 
     service: str
     store_id: str
+    version: str
+    """Another one as soon as the host owns everything, or nothing, or no longer so."""
+    rows: Rows
+    ues: int = 0
+    """Contexts of UEs that the host has."""
     incarnation: int = 0
-    rows: Rows | None = None
-    """None from a keeper that does not count its rows; then a migration's own counts must do."""
     worker: WorkerStatus = WorkerStatus()
     digest_key: str | None = None
 
 
-class HostMigration(msgspec.Struct, frozen=True, rename="camel"):
-    """A migration as a keeper reports it."""
+State = Literal["copying", "following", "relocating", "settled", "aborting", "aborted", "done"]
 
-    migration_id: str
-    role: str
-    state: Literal["copying", "following", "relocating", "settled", "aborting", "aborted", "done"]
-    copied_ues: int = 0
-    total_ues: int = 0
-    bytes_sent: int = 0
-    bulk_bytes_sent: int = 0
-    lag_entries: int = 0
-    moved_ues: int = 0
-    remaining_ues: int = 0
-    doubt_ues: int = 0
-    in_doubt: list[str] = []
-    in_doubt_count: int = 0
-    waiting_for: str = ""
-    waits: dict[str, Any] = {}
+
+class HostMigration(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A migration as a keeper reports it; its numbers are in the same document (`Progress`)."""
+
+    state: State
+    version: str
+    """Another one as soon as something is otherwise that the LMSF decides on."""
     cause: str | None = None
-
-    @property
-    def doubts(self) -> bool:
-        """Whether a key was given away without an answer yet."""
-        return bool(self.doubt_ues or self.in_doubt_count or self.in_doubt)
-
-    def progress(self, *, returning: bool) -> Progress:
-        """The numbers that people see."""
-        return Progress(
-            state=self.state,
-            copied_ues=self.copied_ues,
-            total_ues=self.total_ues,
-            bytes_sent=self.bytes_sent,
-            bulk_bytes_sent=self.bulk_bytes_sent,
-            lag_entries=self.lag_entries,
-            moved_ues=self.moved_ues,
-            remaining_ues=self.remaining_ues,
-            in_doubt=self.in_doubt,
-            in_doubt_count=self.in_doubt_count or len(self.in_doubt),
-            waiting_for=self.waiting_for,
-            waits=self.waits,
-            returning=returning,
-        )
 
 
 class _Erased(msgspec.Struct, rename="camel"):
     erased_ues: int = 0
+
+
+def _patience(after: str | None) -> str:
+    return "" if after is None else f"?after={quote(after)}&wait-ms={limits.KEEPER_WAIT_MS}"
 
 
 class Keepers:
@@ -97,13 +78,20 @@ class Keepers:
         self._inner = inner
         self._hosts = hosts
 
-    async def _send(self, service: str, method: str, path: str, json: object = msgspec.UNSET) -> Response | None:
+    async def _send(
+        self, service: str, method: str, path: str, json: object = msgspec.UNSET, *, timeout_s: float = 5.0
+    ) -> Response | None:
         """The keeper's answer; None if it knows nothing under that path. No host is no answer: it may be starting."""
         host = self._hosts.get(service)
         if host is None:
             raise Unreachable(f"no host of {service} runs yet", not_sent=True)
         response = await self._inner.request(
-            method, f"{host.api_root}{ROOT}{path}", scope=SCOPE, target_nf_type="LMSF", json=json
+            method,
+            f"{host.api_root}{ROOT}{path}",
+            scope=SCOPE,
+            target_nf_type="LMSF",
+            json=json,
+            timeout_s=timeout_s,
         )
         if response.status == 404:
             return None
@@ -113,9 +101,9 @@ class Keepers:
             raise Refused(refusal_from(response, f"The keeper of {service} answered {response.status}."))
         return response
 
-    async def status(self, service: str) -> HostStatus:
-        """What the keeper says of itself."""
-        response = await self._send(service, "GET", "/status")
+    async def status(self, service: str, *, after: str | None = None) -> HostStatus:
+        """What the keeper says of itself; given a version, when it is another one, or after a moment."""
+        response = await self._send(service, "GET", "/status" + _patience(after))
         if response is None:
             raise Unreachable(f"what answers for the keeper of {service} is none", not_sent=True)
         return msgspec.json.decode(response.body, type=HostStatus)
@@ -132,10 +120,16 @@ class Keepers:
         said.pop("digestKey", None)  # what two stores share is not for people
         return said
 
-    async def migration(self, service: str, migration_id: str) -> HostMigration | None:
-        """A migration as the keeper knows it; None if it does not."""
-        response = await self._send(service, "GET", f"/migrations/{migration_id}")
-        return None if response is None else msgspec.json.decode(response.body, type=HostMigration)
+    async def migration(
+        self, service: str, migration_id: str, *, after: str | None = None, returning: bool = False
+    ) -> tuple[HostMigration, Progress] | None:
+        """A migration as the keeper knows it, None if it does not; given a version, as `status`."""
+        response = await self._send(service, "GET", f"/migrations/{migration_id}{_patience(after)}")
+        if response is None:
+            return None
+        progress = msgspec.json.decode(response.body, type=Progress)
+        known = msgspec.json.decode(response.body, type=HostMigration)
+        return known, msgspec.structs.replace(progress, returning=returning)
 
     async def open(
         self,
@@ -178,6 +172,16 @@ class Keepers:
     async def finish(self, service: str, migration_id: str) -> bool:
         """End the streams, and grant nothing any more; False if the keeper does not know the migration."""
         return await self._send(service, "POST", f"/migrations/{migration_id}/finish") is not None
+
+    async def may_declare_lost(self, service: str, migration_id: str, store_id: str) -> None:
+        """Refused if the partner's store is not lost, or this host has no say in it."""
+        await self._send(service, "POST", f"/migrations/{migration_id}/may-declare-lost", {"storeId": store_id})
+
+    async def declare_lost(self, service: str, migration_id: str, store_id: str) -> Loss | None:
+        """Ban the partner's store and take back what it had; None if the keeper does not know the migration."""
+        path = f"/migrations/{migration_id}/declare-lost"
+        response = await self._send(service, "POST", path, {"storeId": store_id}, timeout_s=_DECLARE_S)
+        return None if response is None else msgspec.json.decode(response.body, type=Loss)
 
     async def permit(self, service: str, valid: bool) -> None:
         """Whether the software may serve; without permission it answers 503 and can still give its keys away."""

@@ -33,7 +33,7 @@ PURPOSE = "communication-service"
 """The purpose of a migration that neither names one nor has a permission that does."""
 
 UES_MAX = 1_000_000
-"""UEs that an offer covers unless it says otherwise."""
+"""UEs that an offer covers unless it says otherwise, or has more than half as many."""
 
 
 class Wanted(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
@@ -52,11 +52,13 @@ class Wanted(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_u
     purpose: str | None = None
     ue_group: str | None = None
     area: tuple[str, ...] | None = None
-    max_ues: int = UES_MAX
+    max_ues: int | None = None
     arrival_evidence: str = "target-asserted"
 
 
-def draft(wanted: Wanted, package: Package, home: str, permission: Permission | None, now_ms: int) -> Contract:
+def draft(
+    wanted: Wanted, package: Package, home: str, permission: Permission | None, now_ms: int, ues: int
+) -> Contract:
     """The contract that the source offers; `ValueError` says which term cannot be."""
     end = now_ms + int(wanted.stay_s * 1000) if wanted.stay_s is not None else now_ms + STAY_MS
     if permission is not None and wanted.stay_s is None:
@@ -77,12 +79,25 @@ def draft(wanted: Wanted, package: Package, home: str, permission: Permission | 
         "window": Window(start_ms=now_ms, end_ms=end),
         "deadlineMs": min(deadline, end),
         "ueGroup": wanted.ue_group or (permission.ue_group if permission is not None else None),
-        "maxUes": wanted.max_ues,
+        "maxUes": wanted.max_ues if wanted.max_ues is not None else max(UES_MAX, 2 * ues),
         "area": wanted.area or (permission.area if permission is not None else None),
         "purpose": purpose,
         "resources": package.manifest.resources,
     }
     return msgspec.convert(terms, Contract)
+
+
+def uncovered(contract: Contract, ues: int) -> Refusal | None:
+    """Why a service with so many UEs is not covered by the terms."""
+    if ues <= contract.max_ues:
+        return None
+    return Refusal(
+        "UES_EXCEEDED",
+        f"{contract.service} has {ues} UEs; the contract covers {contract.max_ues}.",
+        {"ues": str(ues), "maxUes": str(contract.max_ues)},
+        "Begin a migration that covers more, with `--max-ues`.",
+        status=409,
+    )
 
 
 def offer(contract: Contract, package: Package, signer: Signer) -> Offer:

@@ -1,22 +1,20 @@
 """APIs for the own network: catalogue, deployments, permissions, migrations."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf import shown
-from outrider.functions.lmsf.catalogue import byte_range, check_digest
+from outrider.functions.lmsf.catalogue import archive_range, byte_range, check_digest
+from outrider.functions.lmsf.engine import Lmsf
 from outrider.functions.lmsf.images import Restore
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.runner import Runner
 from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.problem import json_response, refusal_response
-
-if TYPE_CHECKING:
-    from outrider.functions.lmsf.engine import Lmsf
 
 Add = Callable[[str, str, Handler], None]
 
@@ -36,11 +34,16 @@ class _Stop(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     sentence: Annotated[str, msgspec.Meta(max_length=400)] = ""
 
 
+class _Lost(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    store_id: str
+    sentence: Annotated[str, msgspec.Meta(max_length=400)] = ""
+
+
 class _Back(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     sentence: Annotated[str, msgspec.Meta(max_length=400)] = ""
 
 
-def routes(lmsf: "Lmsf", add: Add) -> None:
+def routes(lmsf: Lmsf, add: Add) -> None:
     """Add everything that the own network may ask."""
     api = Operator(lmsf)
     add("GET", f"{_CATALOGUE}/uploads/{{sha256}}", api.upload_state)
@@ -70,24 +73,13 @@ def routes(lmsf: "Lmsf", add: Add) -> None:
     add("GET", f"{_MIGRATION}/migrations/{{migrationId}}/contract", api.contract)
     add("POST", f"{_MIGRATION}/migrations/{{migrationId}}/abort", api.abort)
     add("POST", f"{_MIGRATION}/migrations/{{migrationId}}/return", api.send_home)
-
-
-async def archive_range(lmsf: "Lmsf", request: Request) -> Response:
-    """A range of a package's archive; at most `CATALOGUE_RANGE_BYTES` of it."""
-    digest = check_digest(request.params["packageDigest"])
-    package = lmsf.catalogue.get(digest)
-    if package is None:
-        raise Refused(Refusal("PACKAGE_UNKNOWN", f"The catalogue has no package {digest[:16]}….", status=404))
-    first, last, _ = byte_range(request.headers.get("range"))
-    body = await lmsf.catalogue.read(digest, first, last)
-    span = f"bytes {first}-{first + len(body) - 1}/{package.size_bytes}"
-    return Response(206, [("content-type", "application/octet-stream"), ("content-range", span)], body)
+    add("POST", f"{_MIGRATION}/migrations/{{migrationId}}/declare-lost", api.declare_lost)
 
 
 class Operator:
     """The handlers."""
 
-    def __init__(self, lmsf: "Lmsf") -> None:
+    def __init__(self, lmsf: Lmsf) -> None:
         self._lmsf = lmsf
 
     # ------------------------------------------------------------------------------------------ catalogue
@@ -135,7 +127,7 @@ class Operator:
 
     async def archive(self, request: Request) -> Response:
         """A range of an archive."""
-        return await archive_range(self._lmsf, request)
+        return await archive_range(self._lmsf.catalogue, request)
 
     async def deploy(self, request: Request) -> Response:
         """Run a package of this operator."""
@@ -197,7 +189,7 @@ class Operator:
     async def restore(self, request: Request) -> Response:
         """Bring a service to life from an uploaded image."""
         wanted = msgspec.json.decode(request.body, type=Restore)
-        deployment = await self._lmsf.images.restore(wanted.sha256)
+        deployment = await self._lmsf.images.restore(wanted.sha256, wanted.signer)
         where = [("location", f"{_CATALOGUE}/deployments/{deployment.service}")]
         return json_response(201, shown.service(deployment, self._lmsf.deployments), where)
 
@@ -287,6 +279,13 @@ class Operator:
         back = msgspec.json.decode(request.body or b"{}", type=_Back)
         sentence = back.sentence or f"the operator of {self._lmsf.network} asks for it"
         refusal = await self._lmsf.send_home(runner, sentence)
+        return refusal_response(refusal) if refusal is not None else json_response(202, shown.migration(runner))
+
+    async def declare_lost(self, request: Request) -> Response:
+        """The partner's store is gone for good: bring back what it had, as far as it is known here."""
+        runner = self._find(request)
+        lost = msgspec.json.decode(request.body, type=_Lost)
+        refusal = await self._lmsf.declare_lost(runner, lost.store_id, lost.sentence)
         return refusal_response(refusal) if refusal is not None else json_response(202, shown.migration(runner))
 
 

@@ -5,25 +5,22 @@ one of another network is answered as if it did not exist.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from outrider.core.refusal import Refusal, Refused
-from outrider.functions.lmsf.operator import archive_range
+from outrider.functions.lmsf.catalogue import archive_range
+from outrider.functions.lmsf.engine import Lmsf
 from outrider.functions.lmsf.record import Agreed, Exchange, Offer, View
 from outrider.functions.lmsf.runner import Runner
 from outrider.protocol.phase import Phase, Role
 from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
 
-if TYPE_CHECKING:
-    from outrider.functions.lmsf.engine import Lmsf
-
 _NEGOTIATION = "/nlmsf-negotiation/v1"
 
 
-def routes(lmsf: "Lmsf", network: str, add: Callable[[str, str, Handler], None]) -> None:
+def routes(lmsf: Lmsf, network: str, add: Callable[[str, str, Handler], None]) -> None:
     """Add everything that the partner may ask."""
     api = FromPartner(lmsf, network)
     add("POST", f"{_NEGOTIATION}/offers", api.offer)
@@ -37,7 +34,7 @@ def routes(lmsf: "Lmsf", network: str, add: Callable[[str, str, Handler], None])
 class FromPartner:
     """The handlers, for one partner."""
 
-    def __init__(self, lmsf: "Lmsf", network: str) -> None:
+    def __init__(self, lmsf: Lmsf, network: str) -> None:
         self._lmsf = lmsf
         self._network = network
 
@@ -89,7 +86,7 @@ class FromPartner:
         if not self._lmsf.hands_out(request.params["packageDigest"], self._network):
             sentence = "No migration with this network is being prepared from that package."
             return refusal_response(Refusal("PACKAGE_NOT_OFFERED", sentence))
-        return await archive_range(self._lmsf, request)
+        return await archive_range(self._lmsf.catalogue, request)
 
 
 def refusals_response(reasons: list[Refusal]) -> Response:

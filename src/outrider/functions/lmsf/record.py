@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from outrider.core.loss import Loss
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
 from outrider.protocol.phase import Ending, Fact, Phase, Role, Row
@@ -25,6 +26,8 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     bytes_sent: int = 0
     bulk_bytes_sent: int = 0
     lag_entries: int = 0
+    ues: int = 0
+    """Contexts of UEs at this network: what the contract bounds (`max_ues`), at the source."""
     moved_ues: int = 0
     remaining_ues: int = 0
     in_doubt: list[str] = []
@@ -33,6 +36,8 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     waits: dict[str, Any] = {}
     returning: bool = False
     """The numbers are those of the way back."""
+    store_lost: str = ""
+    """Why the partner's store counts as lost (PROTOCOL.md §9); empty if it does not, or was declared so."""
 
 
 class View(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -83,6 +88,9 @@ class Migration(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     receipt: Envelope | None = None
     undone: list[str] = []
     in_doubt: list[str] = []
+    lost_store: str = ""
+    """The partner's store, if an operator has declared it lost."""
+    loss: Loss | None = None
     last: Progress | None = None
     """The keeper's numbers when the phase last changed."""
     back: Progress | None = None

@@ -22,14 +22,14 @@ from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.deployments import Deployments, host_failed
 from outrider.functions.lmsf.journal import Journal, Logged
 from outrider.functions.lmsf.keepers import Keepers
-from outrider.functions.lmsf.negotiation import Negotiation, terms_of
+from outrider.functions.lmsf.negotiation import Negotiation, terms_of, uncovered
 from outrider.functions.lmsf.permissions import Permissions
 from outrider.functions.lmsf.ports import Clock, HostFailed, Partners, Signer
 from outrider.functions.lmsf.record import Migration, Progress, View
 from outrider.functions.lmsf.teller import Teller
 from outrider.protocol import migration as machine
 from outrider.protocol.migration import MIGRATION
-from outrider.protocol.phase import Command, Ending, Phase, Role, Row, over, waiting_for
+from outrider.protocol.phase import Command, Ending, Fact, Phase, Role, Row, over, waiting_for
 from outrider.sbi.client import Unreachable
 
 log = structlog.get_logger(__name__)
@@ -51,6 +51,7 @@ WAY_BACK = frozenset(
         Command.STOP_GRANTING,
         Command.TAKE_BACK,
         Command.CHECK_WHOLE,
+        Command.DECLARE_LOST,
         Command.GIVE_BACK,
         Command.CHECK_EMPTY,
         Command.FINISH,
@@ -101,7 +102,8 @@ class Runner:
         self.progress: Progress | None = record.back or record.last
         self.trouble = ""
         """What the last try of the current command met; empty when all goes well."""
-        self.teller = Teller(self)
+        self.teller = Teller(self, tools.partners, tools.clock)
+        self._counted_ms = 0
         self._acts = acts
         self._inbox: asyncio.Queue[_Entry] = asyncio.Queue()
         self._doing: asyncio.Task[None] | None = None
@@ -211,9 +213,25 @@ class Runner:
         waiting = waiting_for(self.row)
         if self.trouble and not self.over:
             return f"{waiting} ({self.trouble})"
+        if (lost := self.lost()) and not self.over:
+            return f"{waiting}; STORE_LOST: {lost}"
         if self.teller.silent_since_ms is not None and waiting != "nothing":
             return f"{waiting}; {self.partner} does not answer"
         return waiting
+
+    def lost(self) -> str:
+        """That a store of this migration is lost, and what can be done about it; empty if none is."""
+        record, progress = self.record, self.progress
+        if Fact.LOST in record.row.facts | record.row.peer_facts:
+            return ""  # it was declared so
+        if record.role is Role.SOURCE and progress is not None and progress.store_lost and record.peer is not None:
+            command = f"outrider migration declare-lost {self.id} --store {record.peer.store_id}"
+            lost = f"{self.partner} has another store than the one that took UEs ({progress.store_lost})"
+            return f"{lost}. If that one is gone for good, `{command}` brings back what it had"
+        host = self.tools.deployments.host(record.service)
+        if record.store_id and host is not None and host.store_id and host.store_id != record.store_id:
+            return f"the store of {record.service} here is {host.store_id}; the migration is with {record.store_id}"
+        return ""
 
     # ------------------------------------------------------------------------------------------ the owner
 
@@ -318,8 +336,10 @@ class Runner:
         """One look: deadlines and permissions first, then progress."""
         self._look_at_clock()
         await self._look_at_permissions()
-        if self.row.phase.rank >= Phase.COPYING.rank:
+        old = self.tools.clock.now_ms() - self._counted_ms >= limits.KEEPER_WAIT_MS
+        if old and self.row.phase.rank >= Phase.COPYING.rank:
             await self.refresh()
+        self._look_at_ues()
 
     def _look_at_clock(self) -> None:
         now_ms, phase, contract = self.tools.clock.now_ms(), self.row.phase, self.contract
@@ -351,13 +371,29 @@ class Runner:
         if self.record.role is Role.TARGET:
             await self.tools.keepers.permit(self.record.service, False)
 
+    def _look_at_ues(self) -> None:
+        """Whether the service has more UEs by now than the contract covers; then it does not stay there."""
+        if self.record.role is not Role.SOURCE or self.progress is None:
+            return
+        too_many = uncovered(self.contract, self.progress.ues)
+        if too_many is not None and self.row.phase in (*machine.BEFORE, *machine.SERVING):
+            self.post(machine.TermsEnded(self.ending(too_many.code, too_many.sentence)), refusals=[too_many])
+
     async def refresh(self) -> None:
         """Ask the own keeper for its numbers: those of the way back once that has begun."""
+        back = self.row.phase.rank >= Phase.RETURNING.rank
         for name, returning in ((self.record.return_id, True), (self.id, False)):
-            known = await self.tools.keepers.migration(self.record.service, name)
+            if returning and not back:
+                continue
+            known = await self.tools.keepers.migration(self.record.service, name, returning=returning)
             if known is not None:
-                self.progress = known.progress(returning=returning)
+                self.counted(known[1])
                 return
+
+    def counted(self, progress: Progress) -> None:
+        """The own keeper has told its numbers."""
+        self.progress = progress
+        self._counted_ms = self.tools.clock.now_ms()
 
 
 def _passing(error: Refused | HostFailed) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from outrider.core.loss import Loss
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf.deployments import Deployments
 from outrider.functions.lmsf.record import Deployment, Instance, Progress
@@ -21,6 +22,8 @@ class PartnerInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     sentence: str = ""
     waiting_for: str = ""
     progress: Progress | None = None
+    store_id: str = ""
+    """Of its host, as it was when it was prepared."""
     at_ms: int = 0
 
 
@@ -49,6 +52,7 @@ class MigrationInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     undone: list[str]
     in_doubt: list[str]
     unreachable_ues: int
+    loss: Loss | None
     read_log_of: str | None
     deadline_ms: int
     end_ms: int
@@ -90,6 +94,7 @@ def migration(r: Runner) -> MigrationInfo:
         undone=record.undone if stopped else [],
         in_doubt=(r.progress.in_doubt if r.progress is not None else []) if not r.over else [],
         unreachable_ues=away,
+        loss=record.loss,
         read_log_of=row.ending.by if row.ending is not None and stopped else None,
         deadline_ms=contract.deadline_ms,
         end_ms=contract.window.end_ms,
@@ -104,6 +109,7 @@ def migration(r: Runner) -> MigrationInfo:
             sentence=view.sentence if view is not None else "",
             waiting_for=view.waiting_for if view is not None else "",
             progress=view.progress if view is not None else None,
+            store_id=view.store_id if view is not None else "",
             at_ms=view.at_ms if view is not None else 0,
         ),
         created_ms=record.created_ms,

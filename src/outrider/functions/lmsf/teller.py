@@ -6,31 +6,49 @@ because its answer is also how this side learns what it missed.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 
 from outrider.core import limits
 from outrider.core.refusal import Refused
-from outrider.functions.lmsf.record import View
+from outrider.functions.lmsf.ports import Clock, Partners
+from outrider.functions.lmsf.record import Migration, View
 from outrider.protocol import migration as machine
 from outrider.protocol.phase import Phase, over
 from outrider.sbi.client import Unreachable
-
-if TYPE_CHECKING:
-    from outrider.functions.lmsf.runner import Runner
 
 log = structlog.get_logger(__name__)
 
 SCOPE = "nlmsf-negotiation"
 
 
+class Side(Protocol):
+    """One side of a migration, as far as it is told (`runner.Runner`)."""
+
+    record: Migration
+
+    def view(self) -> View:
+        """What the partner is told."""
+
+    def heard(self, view: View) -> None:
+        """The partner has told where it stands."""
+
+    def post(self, event: object) -> None:
+        """Something has happened."""
+
+    async def note(self, **changes: Any) -> None:
+        """Journal changes of the record that are no event."""
+
+
 class Teller:
     """The task that tells; only its silence and its answers reach the machine, as events."""
 
-    def __init__(self, runner: "Runner") -> None:
-        self._runner = runner
+    def __init__(self, side: Side, partners: Partners, clock: Clock) -> None:
+        self._side = side
+        self._partners = partners
+        self._clock = clock
         self._news = asyncio.Event()
         self.silent_since_ms: int | None = None
         """Since when the partner has not answered; None while it does."""
@@ -45,28 +63,27 @@ class Teller:
 
     async def run(self) -> None:
         """Tell until the partner has the end of this side, or that is given up."""
-        clock = self._runner.tools.clock
         pause_ms = float(limits.TELL_RETRY_MIN_MS)
-        while not self._runner.record.told:
+        while not self._side.record.told:
             await self._wait()
             # Before PREPARING the target is asked, not told.
-            if self._runner.row.phase in (Phase.NEGOTIATING, Phase.PERMITTING):
+            if self._side.record.row.phase in (Phase.NEGOTIATING, Phase.PERMITTING):
                 continue
-            told = self._runner.row
+            told = self._side.record.row
             answered = await self._tell()
             if over(told) and (answered or self._long_over()):
-                await self._runner.note(told=True)
+                await self._side.note(told=True)
             elif answered:
                 pause_ms = limits.TELL_RETRY_MIN_MS
             else:
-                await clock.sleep(pause_ms / 1000)
+                await self._clock.sleep(pause_ms / 1000)
                 pause_ms = min(2 * pause_ms, limits.TELL_RETRY_MAX_MS)
                 self._news.set()
 
     async def _wait(self) -> None:
         """Until there is news, or it is time to tell again."""
         waiting = asyncio.create_task(self._news.wait())
-        sleeping = asyncio.create_task(self._runner.tools.clock.sleep(limits.TELL_INTERVAL_MS / 1000))
+        sleeping = asyncio.create_task(self._clock.sleep(limits.TELL_INTERVAL_MS / 1000))
         try:
             await asyncio.wait({waiting, sleeping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -76,33 +93,33 @@ class Teller:
 
     async def _tell(self) -> bool:
         """Tell once; whether the partner has answered, if only that it knows no such migration."""
-        runner = self._runner
-        path = f"/nlmsf-negotiation/v1/migrations/{runner.id}/view"
+        side = self._side
+        path = f"/nlmsf-negotiation/v1/migrations/{side.record.id}/view"
         try:
-            response = await runner.tools.partners.request(runner.partner, "PUT", path, scope=SCOPE, json=runner.view())
+            response = await self._partners.request(side.record.partner, "PUT", path, scope=SCOPE, json=side.view())
             if response.status == 200:
-                runner.heard(msgspec.json.decode(response.body, type=View))
+                side.heard(msgspec.json.decode(response.body, type=View))
                 return True
         except (Unreachable, Refused, msgspec.DecodeError) as error:
             return self._silent(str(error))
         except Exception as error:
-            log.exception("migration.teller-failed", migration=runner.id)
+            log.exception("migration.teller-failed", migration=side.record.id)
             return self._silent(repr(error))
         if response.status != 404:
             return self._silent(f"it answers {response.status}")
         self.answered()
-        runner.post(machine.PeerForgot())
-        return over(runner.row)
+        side.post(machine.PeerForgot())
+        return over(side.record.row)
 
     def _silent(self, why: str) -> bool:
-        runner, now_ms = self._runner, self._runner.tools.clock.now_ms()
+        side, now_ms = self._side, self._clock.now_ms()
         if self.silent_since_ms is None:
             self.silent_since_ms = now_ms
-            log.warning("migration.partner-silent", migration=runner.id, partner=runner.partner, why=why)
+            log.warning("migration.partner-silent", migration=side.record.id, partner=side.record.partner, why=why)
         if now_ms - self.silent_since_ms >= limits.TELL_LIMIT_MS:
-            runner.post(machine.PeerSilent())
+            side.post(machine.PeerSilent())
         return False
 
     def _long_over(self) -> bool:
-        ended_ms = self._runner.record.phases.get(self._runner.row.phase.value, 0)
-        return self._runner.tools.clock.now_ms() - ended_ms > limits.TELL_GIVE_UP_MS
+        ended_ms = self._side.record.phases.get(self._side.record.row.phase.value, 0)
+        return self._clock.now_ms() - ended_ms > limits.TELL_GIVE_UP_MS
