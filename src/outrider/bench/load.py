@@ -1,10 +1,10 @@
 """A consumer that writes at a fixed rate, to UEs drawn uniformly from all, in a process of its own.
 
-Open loop: when a request is due is decided before, and its latency counts from then, so a service that stands still
-for a moment is seen by every request that was due in that moment. A request is sent once and never again. The consumer
-knows its network only: it discovers the service there, with real tokens, and follows a redirect.
+Open loop and bounded (`openloop`). A request is sent once and never again. The consumer knows its network only: it
+discovers the service there, with real tokens, and follows a redirect.
 
-Started with a JSON config file, it takes orders on stdin: `load`, `stop`, `read` (a sample, at either network), `end`.
+Started with a JSON config file, it takes orders on stdin: `probe` (how many writes a second are served, closed loop),
+`load`, `stop`, `read` (a sample, at either network), `end`.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import contextlib
 import random
 import sys
 import time
-from array import array
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import msgspec
 import uvloop
 
+from outrider.bench.openloop import LIMIT_MS, Fate, OpenLoop
 from outrider.bench.seed import ROOT, SESSION, supi
 from outrider.core.refusal import Refused
 from outrider.demo.access import Access, NetworkAt, NoProducer
@@ -30,12 +30,11 @@ from outrider.sbi.client import SbiClient, Unreachable
 from outrider.sbi.http import Response
 from outrider.sbi.tokens import TokenSource
 
-IN_FLIGHT = 2_000
-"""Requests open at a time; what is due beyond waits here, and its latency counts on."""
-
-LIMIT_MS = 5_000
 REFRESH_S = 1.0
 """How often discovery and token are asked for, which are cached as long as the NRF says."""
+
+PROBE_AT_A_TIME = 128
+"""Writers of the closed loop: enough that a commit is shared by many, and more make it no faster."""
 
 PROGRESS_S = 1.0
 
@@ -65,14 +64,10 @@ class Load:
         self.unknown: set[int] = set()
         """UEs with a request whose fate the consumer does not know."""
         self.outcomes: Counter[str] = Counter()
-        self.due_s = array("d")
-        self.latency_ms = array("d")
-        self.good = array("b")
         self._root = ""
         self._headers: list[tuple[str, str]] = []
-        self._stopping = False
-        self._open: set[asyncio.Task[None]] = set()
-        self._writing: asyncio.Task[None] | None = None
+        self._chance = random.Random(config.seed)
+        self._loop = OpenLoop(config.writes_per_s, self._write)
 
     async def enter(self) -> None:
         """Register as a consumer in each network."""
@@ -97,52 +92,55 @@ class Load:
             ("content-type", "application/json"),
         ]
 
+    async def probe(self, seconds: float) -> float:
+        """Writes served a second if each of a few writers sends its next when the last is answered."""
+        await self.aim()
+        while await self._write(0) is not Fate.SERVED:  # the service's worker starts with its first request
+            await asyncio.sleep(0.1)
+        start_s = time.monotonic()
+        until_s, served = start_s + seconds, 0
+
+        async def one() -> None:
+            nonlocal served
+            while time.monotonic() < until_s:
+                fate = await self._write(0)
+                served += fate is Fate.SERVED
+
+        await asyncio.gather(*(one() for _ in range(PROBE_AT_A_TIME)))
+        self.outcomes.clear()
+        return served / (time.monotonic() - start_s)
+
     async def start(self) -> None:
         """Begin to write."""
         await self.aim()
-        self._writing = asyncio.create_task(self._write())
+        self._loop.start()
 
     async def stop(self) -> None:
         """Begin nothing new, and wait for what is on its way."""
-        self._stopping = True
-        if self._writing is not None:
-            await self._writing
-        if self._open:
-            await asyncio.wait(self._open)
-        self._save()
+        await self._loop.stop()
+        self._loop.history.write(Path(self.config.history))
 
-    async def _write(self) -> None:
-        chance = random.Random(self.config.seed)
-        rate, contexts = self.config.writes_per_s, self.config.contexts
-        start, seq = time.monotonic(), 0
-        while not self._stopping:
-            due = int((time.monotonic() - start) * rate) + 1
-            while seq < due and len(self._open) < IN_FLIGHT:
-                task = asyncio.create_task(self._one(seq, start + seq / rate, chance.randrange(contexts) + 1))
-                self._open.add(task)
-                task.add_done_callback(self._open.discard)
-                seq += 1
-            await asyncio.sleep(0.001)
-
-    async def _one(self, seq: int, due_s: float, ue: int) -> None:
-        good = False
+    async def _write(self, number: int) -> Fate:
+        ue = self._chance.randrange(self.config.contexts) + 1
         try:
-            response = await self._post(f"/{supi(ue)}/transactions", b'{"seq":%d}' % seq)
-            good = response.status == 200
-            if good:
-                self.acknowledged[ue] += 1
-                self.outcomes["ok"] += 1
-            else:
-                self.outcomes[f"{response.status} {_cause(response)}"] += 1
-                if response.status in (500, 502, 504):
-                    self.unknown.add(ue)
+            response = await self._post(f"/{supi(ue)}/transactions", b'{"seq":%d}' % number)
         except Unreachable as error:
-            self.outcomes["not sent" if error.not_sent else "no answer"] += 1
+            self.outcomes["no connection" if error.not_sent else "no answer"] += 1
             if not error.not_sent:
                 self.unknown.add(ue)
-        self.due_s.append(due_s)
-        self.latency_ms.append((time.monotonic() - due_s) * 1000)
-        self.good.append(good)
+            return Fate.UNANSWERED
+        except asyncio.CancelledError:
+            self.outcomes["given up"] += 1
+            self.unknown.add(ue)
+            raise
+        if response.status == 200:
+            self.acknowledged[ue] += 1
+            self.outcomes["ok"] += 1
+            return Fate.SERVED
+        self.outcomes[f"{response.status} {_cause(response)}"] += 1
+        if response.status in (500, 502, 504):
+            self.unknown.add(ue)
+        return Fate.REFUSED
 
     async def _post(self, path: str, body: bytes) -> Response:
         limit_s = LIMIT_MS / 1000 + 1
@@ -184,40 +182,7 @@ class Load:
 
     def progress(self) -> dict[str, Any]:
         """Where the load stands."""
-        return {"outcomes": dict(self.outcomes), "open": len(self._open)}
-
-    def _save(self) -> None:
-        with Path(self.config.history).open("wb") as file:
-            for column in (self.due_s, self.latency_ms, self.good):
-                file.write(len(column).to_bytes(8, "little"))
-                column.tofile(file)
-
-
-class History(msgspec.Struct, frozen=True):
-    """What the load generator saw of each request: when it was due, how long it took, whether it was served."""
-
-    due_s: "array[float]"
-    latency_ms: "array[float]"
-    good: "array[int]"
-
-    @classmethod
-    def read(cls, path: Path) -> "History":
-        """From the file that `Load` writes."""
-        due_s, latency_ms, good = array("d"), array("d"), array("b")
-        with path.open("rb") as file:
-            for column in (due_s, latency_ms, good):
-                column.fromfile(file, int.from_bytes(file.read(8), "little"))
-        return cls(due_s, latency_ms, good)
-
-    def between(self, from_s: float, to_s: float) -> tuple[list[float], int]:
-        """Latencies of the requests that were due then and were served, and how many were not."""
-        served = [
-            ms
-            for at, ms, good in zip(self.due_s, self.latency_ms, self.good, strict=True)
-            if good and from_s <= at < to_s
-        ]
-        failed = sum(1 for at, good in zip(self.due_s, self.good, strict=True) if not good and from_s <= at < to_s)
-        return served, failed
+        return {"outcomes": dict(self.outcomes), "open": self._loop.open}
 
 
 def _cause(response: Response) -> str:
@@ -233,6 +198,8 @@ def _cause(response: Response) -> str:
 async def _obey(load: Load) -> None:
     async for order in orders():
         match order.get("do"):
+            case "probe":
+                say({"done": "probe", "perS": await load.probe(order["seconds"])})
             case "load":
                 await load.start()
                 say({"done": "load", "atS": time.monotonic()})

@@ -22,6 +22,7 @@ import msgspec
 from outrider.core.ids import ue_key
 from outrider.core.record import Change, Kind
 from outrider.demo.access import Nf
+from outrider.demo.processes import ProcessFailed
 from outrider.protocol.ownership import Ownership
 from outrider.store.port import Done, Durability, Work
 from outrider.store.sqlite import SqliteStore
@@ -54,7 +55,7 @@ def body(number: int) -> bytes:
     return _canonical.encode(_context().make(number))
 
 
-def seed(store: SqliteStore, count: int, first: int = 1) -> int:
+def seed(store: SqliteStore, count: int, first: int = 1, until_s: float | None = None) -> int:
     """Put UEs `first` … `first + count - 1` into the store; returns the bytes of their records."""
     keys = sorted(ue_key(os.urandom(16)) for _ in range(count))
     epochs = _epochs(store)
@@ -70,6 +71,8 @@ def seed(store: SqliteStore, count: int, first: int = 1) -> int:
 
     each = works()
     while batch := list(islice(each, BATCH)):
+        if until_s is not None and time.monotonic() > until_s:
+            raise ProcessFailed(f"putting {count} contexts into the store took longer than its limit")
         outcomes = store.commit(batch)
         wrong = next((o for o in outcomes if not isinstance(o, Done)), None)
         if wrong is not None:
@@ -78,12 +81,12 @@ def seed(store: SqliteStore, count: int, first: int = 1) -> int:
     return total
 
 
-def seed_file(path: Path, count: int) -> tuple[int, float]:
+def seed_file(path: Path, count: int, limit_s: float | None = None) -> tuple[int, float]:
     """Fill the store in this file; the bytes of the records, and the seconds that it took until they were durable."""
     started = time.monotonic()
     store = SqliteStore.open(path, durability=Durability.OFF)
     try:
-        size = seed(store, count)
+        size = seed(store, count, until_s=None if limit_s is None else started + limit_s)
     finally:
         store.close()
     with path.open("rb") as file:

@@ -1,0 +1,177 @@
+"""The figures for people: one row a figure, median and spread where there are several runs."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from outrider.bench.bars import ratios
+from outrider.bench.figures import SETTLED, Measured, Peer, Result, Size, Spread
+
+Values = Sequence[float | None]
+
+
+class Row(NamedTuple):
+    """A figure, or some that are read together; `peer` is None where a peer has no such thing."""
+
+    name: str
+    ours: Callable[[Size], Values]
+    peer: Callable[[Peer], Values] | None
+    form: str = ",.0f"
+
+
+def summary(measured: Measured) -> dict[str, dict[str, list[Spread | None]]]:
+    """Median and spread of every row."""
+    found = {"ours": {row.name: _spreads([row.ours(run) for run in measured.runs]) for row in ROWS}}
+    if measured.peers:
+        name = measured.peers[0].name
+        rows = [(row.name, row.peer) for row in ROWS if row.peer is not None]
+        found[name] = {row: _spreads([figure(run) for run in measured.peers]) for row, figure in rows}
+        found["ours"][_RATIO] = [Spread.over(ratios(measured))]
+    return found
+
+
+def show(result: Result, console: Console) -> None:
+    """Print the figures."""
+    table = Table(title="outrider bench relocation", title_justify="left")
+    table.add_column("")
+    for size in result.sizes:
+        table.add_column(f"{size.contexts:,} contexts", justify="right")
+        if size.peers:
+            table.add_column(f"{size.peers[0].name}, {size.contexts:,}", justify="right")
+    found = [(size, summary(size)) for size in result.sizes]
+    for name, form in (*((row.name, row.form) for row in ROWS), (_RATIO, ".2f")):
+        cells = []
+        for size, figures in found:
+            sides = ["ours"] + ([size.peers[0].name] if size.peers else [])
+            cells += [_cell(figures[side].get(name), form) for side in sides]
+        if any(cell != "–" for cell in cells):
+            table.add_row(name, *cells)
+    console.print(table)
+    judged = Table(title="bars", title_justify="left")
+    for column in ("", "bar", "measured", ""):
+        judged.add_column(column)
+    for bar in result.bars:
+        judged.add_row(bar.kpi, bar.bar, escape(bar.measured), bar.verdict)
+    console.print(judged)
+    for size in result.sizes:
+        _tell(size, console)
+    runs = max(len(size.runs) for size in result.sizes)
+    console.print(
+        f"{result.command}\n{result.machine}; load average before: {result.load_average}; {result.fsync}"
+        f"\npeer: {result.peer}" + (f"; median of {runs} runs [smallest–largest]" if runs > 1 else ""),
+        markup=False,
+    )
+
+
+def _tell(size: Measured, console: Console) -> None:
+    """What is no figure: how a run ended that did not settle, how requests were answered, and the profile."""
+    at = f"{size.contexts:,} contexts"
+    for why in size.broken:
+        console.print(f"not made: {why}", style="red", markup=False)
+    for run in size.runs:
+        if run.ended != SETTLED:
+            console.print(f"{at}: did not settle: {run.ended}", style="red", markup=False)
+        if odd := {name: n for name, n in run.seen.outcomes.items() if name not in ("ok", "redirected")}:
+            counted = ", ".join(f"{name} {n}" for name, n in sorted(odd.items()))
+            console.print(f"{at}: answered otherwise: {counted}", markup=False)
+        for process, functions in run.hot.items():
+            listed = ", ".join(f"{f.function} {f.share:.0%} ({f.samples})" for f in functions[:6])
+            console.print(f"{at}: samples of {process}: {listed}", markup=False)
+    for peer in size.peers:
+        if peer.ended != SETTLED:
+            console.print(f"{peer.name}, {size.contexts:,}: {peer.ended}", style="red", markup=False)
+
+
+def _spreads(runs: list[Values]) -> list[Spread | None]:
+    return [Spread.over(values) for values in zip(*runs, strict=True)]
+
+
+def _cell(spreads: list[Spread | None] | None, form: str) -> str:
+    if not spreads or all(spread is None for spread in spreads):
+        return "–"
+    return " / ".join("–" if s is None else _figure(s, form) for s in spreads)
+
+
+def _figure(spread: Spread, form: str) -> str:
+    if spread.runs == 1:
+        return format(spread.median, form)
+    least, most = f"{spread.min:{form}}", f"{spread.max:{form}}"
+    return f"{spread.median:{form}}" + (f" [{least}–{most}]" if least != most else "")
+
+
+_RATIO = "total ÷ the peer's, by round"
+
+
+def _latency(phase: str) -> Row:
+    def figures(run: Size | Peer) -> Values:
+        q = run.seen.latency_ms.get(phase)
+        return [None] * 3 if q is None else [q.p50, q.p99, q.max]
+
+    return Row(f"latency {phase}: p50 / p99 / max, ms", figures, figures, ".1f")
+
+
+def _process(name: str) -> Row:
+    def figures(run: Size | Peer) -> Values:
+        use = run.used.get(name)
+        return [None] * 2 if use is None else [use.cpu_s, use.peak_rss_mb]
+
+    return Row(f"{name}: CPU s / peak MB", figures, figures, ",.1f")
+
+
+def _wait(cause: str) -> Row:
+    return Row(
+        f"{cause}: p50 / p99 / max, ms", lambda s: [s.waits[cause][q] for q in ("p50", "p99", "max")], None, ".1f"
+    )
+
+
+def _by_phase(name: str, counts: Callable[[Size | Peer], dict[str, int]]) -> Row:
+    def figures(run: Size | Peer) -> Values:
+        return [counts(run)[phase] for phase in ("before", "during", "after")]
+
+    return Row(f"{name} before / during / after", figures, figures)
+
+
+def _served(run: Size | Peer) -> Values:
+    return [run.seen.writes_per_s, *(run.seen.served_per_s.get(phase) for phase in ("before", "during", "after"))]
+
+
+def _pause(run: Size | Peer) -> Values:
+    return [run.seen.pause_ms.get(phase) for phase in ("before", "during")]
+
+
+def _sample(run: Size | Peer) -> Values:
+    return [run.sample.get(name) for name in ("read", "lost", "doubled")]
+
+
+ROWS = [
+    Row("writes/s that the service can serve (closed loop)", lambda s: [s.capacity_per_s], None),
+    Row("writes/s scheduled / served before / during / after", _served, _served),
+    Row("state, MB", lambda s: [s.state_bytes / 1e6], lambda p: [p.state_bytes / 1e6], ",.1f"),
+    Row("total from the command, s", lambda s: [s.total_s], lambda p: [p.total_s], ".2f"),
+    Row("  prepare (package, permission, host), s", lambda s: [s.prepare_s], None, ".2f"),
+    Row("  copy, s", lambda s: [s.copy_s], None, ".2f"),
+    Row("  change of owner, s", lambda s: [s.relocate_s], None, ".2f"),
+    Row("contexts/s (copy and change of owner)", lambda s: [s.contexts / m if (m := s.moving_s) else None], None),
+    Row("bytes on the wire ÷ state", lambda s: [s.wire_share], lambda p: [p.wire_share], ".3f"),
+    Row("longest time without a served write before / during, ms", _pause, _pause),
+    _wait("held"),
+    _wait("arrival"),
+    Row("requests held", lambda s: [s.waits["held"]["count"]], None),
+    *(_latency(phase) for phase in ("before", "copying", "relocating", "during", "after")),
+    _by_phase("requests refused", lambda run: run.seen.refused),
+    _by_phase("requests unanswered", lambda run: run.seen.unanswered),
+    _by_phase("requests not sent", lambda run: run.seen.not_sent),
+    Row("UEs read afterwards / lost / doubled", _sample, _sample),
+    Row("CPU s of both ends during", lambda s: [s.cpu_s], lambda p: [p.cpu_s], ",.1f"),
+    *(
+        _process(name)
+        for name in (
+            *("keeper A", "bulk A", "worker A", "node A", "node B", "keeper B", "bulk B", "worker B", "relay"),
+            *("valkey A", "valkey B", "load"),
+        )
+    ),
+    Row("seeding, s", lambda s: [s.seed_s], lambda p: [p.fill_s], ".1f"),
+]
