@@ -18,7 +18,6 @@ from outrider.demo.histories import (
     Arrived,
     Attempt,
     Basic,
-    Committed,
     Discovered,
     Final,
     FinalPolicy,
@@ -305,28 +304,6 @@ def test_two_networks_at_the_same_moment_are_two_owners(run: Run) -> None:
     findings = run.findings()
     assert findings.owner_conflicts == 1
     assert findings.verdict == "FAIL"
-
-
-def test_an_owner_trace_with_two_networks_in_one_epoch_is_a_conflict(run: Run) -> None:
-    run.other += [Committed("ue:1", 1, 1, HOME), Committed("ue:1", 1, 2, TARGET)]
-    findings = run.findings()
-    assert findings.owner_conflicts == 1
-    assert findings.verdict == "FAIL"
-
-
-def test_an_owner_trace_with_one_commit_of_two_networks_is_a_conflict(run: Run) -> None:
-    run.other += [Committed("ue:1", 1, 1, HOME), Committed("ue:1", 1, 2, HOME), Committed("ue:1", 2, 2, TARGET)]
-    assert run.findings().owner_conflicts == 1
-
-
-def test_an_owner_trace_whose_epoch_falls_is_a_conflict(run: Run) -> None:
-    run.other += [Committed("ue:1", 2, 1, TARGET), Committed("ue:1", 1, 2, HOME)]
-    assert run.findings().owner_conflicts == 1
-
-
-def test_an_owner_trace_of_a_proper_change_of_owner_is_none(run: Run) -> None:
-    run.other += [Committed("ue:1", 1, 1, HOME), Committed("ue:1", 2, 2, TARGET), Committed("ue:1", 3, 3, HOME)]
-    assert run.findings().verdict == "PASS"
 
 
 @pytest.mark.parametrize(("outcome", "status"), [("refused", 429), ("failed", 503)])

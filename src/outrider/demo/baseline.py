@@ -33,7 +33,7 @@ async def run_baselines(this: "Run") -> dict[str, Findings]:
 
     stage = this.stage
     there = at(stage.b, "000002")
-    service = (await stage.a.cli("service", "list"))[0]
+    service = (await stage.a.ask("GET", "/nlmsf-catalogue/v1/deployments"))["deployments"][0]
     keeper = urlsplit(service["apiRoot"]).netloc
     await _admit(this, [i["nfInstanceId"] for i in service["instances"]])
     link = await Running.start(
@@ -83,7 +83,7 @@ async def _baseline(this: "Run", name: str, there: NetworkAt, number: int) -> Fi
         await asyncio.sleep(demo.BEFORE_S)
         one.mark("begin")
         await clients.order("travel")
-        _, home_s = demo.turning(one)
+        _, _, home_s = demo.turning(one)
         await asyncio.sleep(max(0.0, one.marks["begin"] + home_s - time.monotonic()))
         one.mark("returned")
         await asyncio.sleep(demo.AFTER_S)

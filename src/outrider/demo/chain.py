@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from outrider.demo.histories import Committed, FinalSession, Transaction
+from outrider.demo.histories import FinalSession, Transaction
 
 Kind = Literal["lost", "duplicated", "reordered", "phantom", "conflict", "unreadable"]
 
@@ -173,28 +173,4 @@ def _conflicts(ue: str, answered: Sequence[Transaction]) -> list[Violation]:
             both = ", ".join(sorted(str(network) for network in gave[t.count] | {t.served_by}))
             found.append(Violation("conflict", ue, f"count {t.count} was given by two networks: {both}"))
         gave[t.count].add(t.served_by)
-    return found
-
-
-def judge_owners(commits: Iterable[Committed]) -> list[Violation]:
-    """What is wrong with owner traces: a commit or an epoch of two networks, or an epoch that falls."""
-    by_n: dict[tuple[str, int], Committed] = {}
-    by_epoch: dict[tuple[str, int], Committed] = {}
-    found: list[Violation] = []
-    for commit in commits:
-        first = by_n.setdefault((commit.key, commit.n), commit)
-        if (first.network, first.epoch) != (commit.network, commit.epoch):
-            said = f"commit {commit.n} was made by {first.network} in epoch {first.epoch}"
-            found.append(Violation("conflict", commit.key, f"{said} and by {commit.network} in epoch {commit.epoch}"))
-        owner = by_epoch.setdefault((commit.key, commit.epoch), commit)
-        if owner.network != commit.network:
-            said = f"epoch {commit.epoch} belonged to {owner.network} and to {commit.network}"
-            found.append(Violation("conflict", commit.key, said))
-    last: dict[str, Committed] = {}
-    for (key, n), commit in sorted(by_n.items()):
-        before = last.get(key)
-        if before is not None and commit.epoch < before.epoch:
-            said = f"commit {n} is of epoch {commit.epoch}, commit {before.n} before it of epoch {before.epoch}"
-            found.append(Violation("conflict", key, said))
-        last[key] = commit
     return found

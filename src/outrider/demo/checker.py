@@ -16,12 +16,11 @@ from typing import Literal
 import msgspec
 
 from outrider.demo import histories
-from outrider.demo.chain import Violation, judge_owners, judge_transactions
+from outrider.demo.chain import Violation, judge_transactions
 from outrider.demo.effects import judge_notifications, judge_timer
 from outrider.demo.histories import (
     Arrived,
     Basic,
-    Committed,
     Discovered,
     Final,
     HistoryError,
@@ -41,23 +40,30 @@ EXAMPLES = 3
 
 
 class Phase(msgspec.Struct, frozen=True, rename="camel"):
-    """A stretch of the run, in seconds of the monotonic clock: `before`, `during` or `after` the migration."""
+    """A stretch of the run, in seconds of the monotonic clock, and the name that its figures have in the findings."""
 
     name: str
     from_s: float
     to_s: float
 
 
+PHASES = ("before", "copy", "during", "after")
+"""`during` is whenever contexts are copied or change owner, `copy` the part of it in which they are copied."""
+
+
 class Timeline(msgspec.Struct, frozen=True, rename="camel"):
-    """What happened when, as whoever ran the demo noted it, and which network is which."""
+    """What happened when, as whoever ran the demo noted it, and which network is which.
+
+    A name may stand for several stretches, and an instant may be in several.
+    """
 
     home: str
     target: str
     phases: list[Phase]
 
-    def phase(self, at_s: float) -> str:
-        """The phase of an instant; empty between phases."""
-        return next((p.name for p in self.phases if p.from_s <= at_s < p.to_s), "")
+    def at(self, at_s: float) -> set[str]:
+        """The names of an instant; none between phases."""
+        return {p.name for p in self.phases if p.from_s <= at_s < p.to_s}
 
 
 class Findings(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -110,7 +116,6 @@ class _Run:
     discovered: list[Discovered] = field(default_factory=list)
     finals: dict[str, Final] = field(default_factory=dict)
     notified: list[Notified] = field(default_factory=list)
-    committed: list[Committed] = field(default_factory=list)
 
     def add(self, line: Line) -> None:
         """Put a line where it belongs."""
@@ -131,8 +136,6 @@ class _Run:
                 self.finals[line.ue] = line
             case Notified():
                 self.notified.append(line)
-            case Committed():
-                self.committed.append(line)
 
 
 def check(
@@ -201,7 +204,6 @@ def _violations(run: _Run, timer_grace_ms: int) -> list[Violation]:
         if final is not None and final.policy is not None:
             found += judge_timer(ue, final.policy, grace_ms=timer_grace_ms)
     found += judge_notifications(run.notified, run.subscribed, run.opened, run.finals.values())
-    found += judge_owners(run.committed)
     return found
 
 
@@ -254,20 +256,20 @@ def _unserved(run: _Run, basic_failed: int) -> list[str]:
 
 def _latency(run: _Run, timeline: Timeline) -> dict[str, Quantiles]:
     """Of answered transactions, from when each was due to be sent: waiting for an earlier one counts."""
-    samples: dict[str, list[float]] = defaultdict(list)
-    for transactions in run.transactions.values():
-        for t in transactions:
-            if t.outcome == "ok":
-                samples[timeline.phase(t.scheduled)].append((t.ended - t.scheduled) * 1000)
-    return {name: quantiles(samples[name]) for name in ("before", "during", "after")}
+    answered = (t for transactions in run.transactions.values() for t in transactions if t.outcome == "ok")
+    return _by_phase(answered, timeline)
 
 
 def _basic_latency(run: _Run, timeline: Timeline) -> dict[str, Quantiles]:
+    return _by_phase((b for b in run.basic if _good(b.status)), timeline)
+
+
+def _by_phase(lines: Iterable[Transaction | Basic], timeline: Timeline) -> dict[str, Quantiles]:
     samples: dict[str, list[float]] = defaultdict(list)
-    for b in run.basic:
-        if _good(b.status):
-            samples[timeline.phase(b.scheduled)].append((b.ended - b.scheduled) * 1000)
-    return {name: quantiles(samples[name]) for name in ("before", "during", "after")}
+    for line in lines:
+        for name in timeline.at(line.scheduled):
+            samples[name].append((line.ended - line.scheduled) * 1000)
+    return {name: quantiles(samples[name]) for name in PHASES}
 
 
 def _discovery(run: _Run, timeline: Timeline) -> dict[str, list[int]]:
@@ -275,7 +277,8 @@ def _discovery(run: _Run, timeline: Timeline) -> dict[str, list[int]]:
     found: dict[str, list[int]] = defaultdict(list)
     for d in sorted(run.discovered, key=lambda d: d.at):
         if d.network == timeline.target:
-            found[timeline.phase(d.at)].append(d.instances)
+            for name in timeline.at(d.at):
+                found[name].append(d.instances)
     return found
 
 
@@ -309,7 +312,6 @@ def main() -> None:
     """Read histories, print findings, exit with the verdict."""
     parser = argparse.ArgumentParser(prog="outrider.demo.checker", description="Judges a run by its histories.")
     parser.add_argument("--history", action="append", required=True, type=Path, help="of clients, sinks; repeat")
-    parser.add_argument("--trace", action="append", default=[], type=Path, help="owner traces of networks; repeat")
     parser.add_argument("--timeline", required=True, type=Path, help="JSON: home, target, phases")
     parser.add_argument("--allow-failed", action="store_true", help="faults were injected: no answer is no failure")
     parser.add_argument("--timer-grace-ms", type=int, default=TIMER_GRACE_MS)
@@ -317,7 +319,7 @@ def main() -> None:
     try:
         timeline = msgspec.json.decode(options.timeline.read_bytes(), type=Timeline)
         findings = check(
-            histories.read([*options.history, *options.trace]),
+            histories.read(options.history),
             timeline,
             allow_failed=options.allow_failed,
             timer_grace_ms=options.timer_grace_ms,

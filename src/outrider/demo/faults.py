@@ -28,6 +28,7 @@ from rich.table import Table
 
 from outrider.core.refusal import Refused
 from outrider.demo.checker import Findings
+from outrider.demo.example import example
 from outrider.demo.injection import Fault, NotFired, inject, prepare, withdraw
 from outrider.demo.live import Screen, View
 from outrider.demo.matrix import full, pairwise
@@ -51,8 +52,6 @@ LATE_NOTIFICATION_S = 15.0
 
 LATE_S = 0.7
 """A fault of RELOCATING comes when the group has been on its way for so long."""
-
-EXAMPLE = Path("examples/group-coordination")
 
 
 class Outcome(msgspec.Struct, rename="camel", kw_only=True):
@@ -201,8 +200,7 @@ class _Journey:
         await asyncio.sleep(1.5)
         run.mark("begin")
         self._inject("START")
-        started = await stage.a.cli("migration", "start", self._service, "--to", stage.b.id)
-        run.migration_id = started["migrationId"]
+        run.migration_id = await stage.a.migrate(self._service, stage.b.id)
         if any(f.phase == "COPYING" for f in self._faults):
             await self._until({"COPYING", "RELOCATING", "SETTLED"}, READY_LIMIT_S)
             self._inject("COPYING")
@@ -231,9 +229,9 @@ class _Journey:
         until_s = time.monotonic() + 15.0
         while True:
             try:
-                await self._stage.a.cli("migration", "return", self._run.migration_id)
+                await self._stage.a.take_back(self._run.migration_id)
                 return
-            except ProcessFailed:
+            except (ProcessFailed, Refused):
                 with contextlib.suppress(ProcessFailed, Refused):
                     shown = await self._stage.a.migration(self._run.migration_id)
                     if shown["over"] or shown["phase"] in ("RETURNING", "ABORTING"):
@@ -284,10 +282,10 @@ class _Journey:
 
 
 async def play_all(
-    runs: Iterable[Sequence[Fault]], directory: Path, *, service_dir: Path = EXAMPLE, console: Console | None = None
+    runs: Iterable[Sequence[Fault]], directory: Path, *, service_dir: Path | None = None, console: Console | None = None
 ) -> list[Outcome]:
     """Run after run; a run that fails gets its networks thrown away (its files stay)."""
-    theatre = Theatre(directory, service_dir)
+    theatre = Theatre(directory, service_dir or example())
     outcomes: list[Outcome] = []
     try:
         for faults in runs:
@@ -330,7 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="outrider.demo.faults", description="Kill, stop and cut, and judge.")
     parser.add_argument("--matrix", choices=("full", "pairwise"), default="pairwise")
     parser.add_argument("--only", default="", help="runs of which a fault's text contains this; several with commas")
-    parser.add_argument("--service", type=Path, default=EXAMPLE)
+    parser.add_argument("--service", type=Path, default=example(), help="a service's folder")
     parser.add_argument("--keep", type=Path, help="keep all files in this new folder")
     parser.add_argument("--report", type=Path, help="write the outcomes here as JSON")
     options = parser.parse_args()

@@ -176,16 +176,7 @@ class Notified(msgspec.Struct, frozen=True, tag="notified", tag_field="kind", re
     event: str = ""
 
 
-class Committed(msgspec.Struct, frozen=True, tag="committed", tag_field="kind", rename="camel", omit_defaults=True):
-    """A line of an owner trace: `network` made commit number `n` of a key, in an epoch. Optional, from the networks."""
-
-    key: str
-    epoch: int
-    n: int
-    network: str
-
-
-Line = Clock | Transaction | Opened | Subscribed | Arrived | Basic | Discovered | Final | Notified | Committed
+Line = Clock | Transaction | Opened | Subscribed | Arrived | Basic | Discovered | Final | Notified
 
 _line = msgspec.json.Decoder(Line)
 

@@ -36,6 +36,7 @@ def draw(view: View) -> RenderableType:
         table.add_row(title, str(here.get(view.home, 0)), str(here.get(view.target, 0)))
     counted = {name: view.progress.get(name, 0) for name in ("sent", "ok", "retried", "failed", "basicFailed")}
     latency = view.progress.get("latencyMs", {})
+    p50, p99 = (latency.get(figure) or 0.0 for figure in ("p50", "p99"))
     line = "  ".join(f"{name} {value}" for name, value in counted.items())
     moved, left = view.migration.get("movedUes", 0), view.migration.get("remainingUes", 0)
     share = moved / (moved + left) if moved + left else 0.0
@@ -43,10 +44,10 @@ def draw(view: View) -> RenderableType:
     return Group(
         *(Text(f"✓ {step}", style="green") for step in view.steps),
         Text(f"{view.elapsed_s:5.1f} s  {view.phase}", style="bold"),
-        Text(f"  {view.sentence}" + (f" Waiting for {view.waiting_for}." if view.waiting_for else ""), style="dim"),
+        Text(f"  {view.sentence}" + (f"; waiting for {view.waiting_for}" if view.waiting_for else ""), style="dim"),
         table,
         Text(f"  contexts at {view.target}: [{'█' * filled}{'·' * (_BAR - filled)}] {moved}"),
-        Text(f"  {line}  latency p50 {latency.get('p50', 0):.1f} ms, p99 {latency.get('p99', 0):.1f} ms"),
+        Text(f"  {line}  latency p50 {p50:.1f} ms, p99 {p99:.1f} ms"),
     )
 
 
@@ -56,7 +57,7 @@ class Screen:
     def __init__(self, view: View, console: Console) -> None:
         self.view = view
         self._console = console
-        self._live = Live(draw(view), console=console, refresh_per_second=8) if console.is_terminal else None
+        self._live = Live(draw(view), console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> "Screen":
         if self._live is not None:

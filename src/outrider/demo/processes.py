@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections import defaultdict
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,18 @@ import msgspec
 
 class ProcessFailed(Exception):
     """A process of the run ended, or a command failed; says which, and what it said last."""
+
+
+async def together(*work: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Do all at the same time; if one fails, the others are ended first."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def command(*args: str, directory: Path | None = None, accept: tuple[int, ...] = (0,)) -> Any:
@@ -50,7 +63,11 @@ class Running:
                 env={**os.environ, **(env or {})}, limit=1 << 22,
             )  # fmt: skip
         running = cls(name, process, log)
-        await running.heard("ready")
+        try:
+            await running.heard("ready")
+        except BaseException:
+            await running.end()
+            raise
         return running
 
     async def order(self, do: str, **more: Any) -> dict[str, Any]:

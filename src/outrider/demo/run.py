@@ -11,24 +11,26 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from outrider.core.refusal import Refused
 from outrider.demo.access import NetworkAt
 from outrider.demo.baseline import run_baselines
 from outrider.demo.checker import Findings, Phase, Timeline
 from outrider.demo.client import Config
 from outrider.demo.live import Screen
 from outrider.demo.member import Load
-from outrider.demo.processes import ProcessFailed, Running
+from outrider.demo.processes import ProcessFailed, Running, together
 from outrider.demo.quantiles import Quantiles
-from outrider.demo.report import AddedWait, Measured, Report, make_report
+from outrider.demo.report import AddedWait, Measured, Report, Stretch, make_report
 from outrider.demo.stage import Operator, Stage, new_instance_id
 from outrider.demo.track import make_track, read_track, write_track
+from outrider.demo.usage import Ledger
 
 BEFORE_S = 4.0
 """Load before anything moves: what `during` is compared with."""
@@ -36,8 +38,26 @@ BEFORE_S = 4.0
 AFTER_S = 3.0
 """Load after everybody is home again."""
 
+SETTLE_S = 0.5
+"""Contexts of those who came last have changed owner by then."""
+
 COPY_LIMIT_S = 30.0
 MOVE_LIMIT_S = 60.0
+
+STRETCHES = (
+    ("start", "two networks and a package"),
+    ("joined", "deploying and permitting"),
+    ("deployed", "opening sessions"),
+    ("load", "before"),
+    ("begin", "copy"),
+    ("ready", "the group goes over"),
+    ("over", "the group is served there"),
+    ("turning", "the group goes home"),
+    ("return", "return"),
+    ("returned", "after"),
+    ("end", "verdict"),
+)
+"""The marks of a run, and what goes on from each to the next."""
 
 
 @dataclass
@@ -70,6 +90,8 @@ class Run:
     screen: Screen
     marks: dict[str, float] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
+    ledger: Ledger = field(default_factory=Ledger)
+    cpu_at: dict[str, float] = field(default_factory=dict)
     migration_id: str = ""
     keepers: list[dict[str, Any]] = field(default_factory=list)
     bytes_at: dict[str, int] = field(default_factory=dict)
@@ -83,8 +105,22 @@ class Run:
         return self.folder or self.stage.directory
 
     def mark(self, name: str) -> None:
-        """Note an instant."""
+        """Note an instant, and the CPU seconds used by then."""
         self.marks[name] = time.monotonic()
+        self.cpu_at[name] = self.ledger.look()
+
+    def timeline(self) -> list[Stretch]:
+        """What went on when."""
+        ends = [mark for mark, _ in STRETCHES[1:]] + ["judged"]
+        return [
+            Stretch(
+                name,
+                round(self.marks[begin] - self.started_s, 2),
+                round(self.marks[end] - self.started_s, 2),
+                round(self.cpu_at[end] - self.cpu_at[begin], 2),
+            )
+            for (begin, name), end in zip(STRETCHES, ends, strict=True)
+        ]
 
     def step(self, sentence: str) -> None:
         """Say that something is done."""
@@ -99,26 +135,31 @@ async def run(options: Options, screen: Screen) -> Report:
     stage = Stage(directory, rtt_ms=options.rtt_ms)
     this = Run(options, stage, screen)
     try:
-        findings, measured = await _run(this)
-        return make_report(findings, measured, await run_baselines(this) if options.baseline else None)
+        measured = await _run(this)
+        return make_report(measured, await run_baselines(this) if options.baseline else None)
     finally:
         await stage.close()
         if options.keep is None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _run(this: Run) -> tuple[Findings, Measured]:
+async def _run(this: Run) -> Measured:
     stage, options = this.stage, this.options
     a, b = stage.a, stage.b
-    await stage.build()
-    this.step(
-        f"two networks, {a.id} and {b.id}, each with its own keys and process; {options.rtt_ms:g} ms between them"
-    )
-    service = await stage.deploy(options.service)
-    this.step(f"{service} built, signed by its vendor, and deployed at {a.id}")
-    await stage.permit()
-    this.step("both operators have signed their permission over the same package and SBOM")
-    async with sink_of(this) as sink, clients_of(this, sink) as clients:
+    this.mark("start")
+    async with AsyncExitStack() as stack:
+        _, _, sink = await together(
+            stage.build(), stage.pack(options.service), stack.enter_async_context(sink_of(this))
+        )
+        this.mark("joined")
+        apart = f"{options.rtt_ms:g} ms between them"
+        this.step(f"two networks, {a.id} and {b.id}, each with its own keys and process; {apart}")
+        service, _, clients = await together(
+            stage.deploy(options.service), stage.permit(), stack.enter_async_context(clients_of(this, sink))
+        )
+        this.mark("deployed")
+        this.step(f"{service} built, signed by its vendor, and deployed at {a.id}")
+        this.step("both operators have signed their permission over the same package and SBOM")
         opened = await clients.order("open")
         if opened.get("failed"):
             raise ProcessFailed(f"{opened['failed']} of {options.ues + options.idle} sessions could not be opened")
@@ -128,8 +169,10 @@ async def _run(this: Run) -> tuple[Findings, Measured]:
         await clients.order("stop")
         this.mark("end")
         await clients.order("read")
+        this.ledger.look()
     findings = await judge(this)
-    return findings, await _measured(this, findings)
+    this.mark("judged")
+    return _measured(this, findings)
 
 
 async def _journey(this: Run, clients: Running, service: str) -> None:
@@ -140,27 +183,27 @@ async def _journey(this: Run, clients: Running, service: str) -> None:
         await clients.order("load")
         this.mark("load")
         await asyncio.sleep(BEFORE_S)
-        this.mark("begin")
         this.bytes_at["begin"] = await stage.relay_bytes()
-        started = await stage.a.cli("migration", "start", service, "--to", stage.b.id)
-        this.migration_id = started["migrationId"]
+        this.mark("begin")
+        this.migration_id = await stage.a.migrate(service, stage.b.id)
         await _until(this, {"RELOCATING", "SETTLED"}, COPY_LIMIT_S)
         this.mark("ready")
-        this.bytes_at["ready"] = await stage.relay_bytes()
-        this.step(f"the service is ready at {stage.b.id} before the group is; permission, package and state are there")
         await clients.order("travel")
-        this.mark("travel")
-        over_s, home_s = turning(this)
-        await asyncio.sleep(max(0.0, this.marks["travel"] + over_s - time.monotonic()))
+        set_out_s = time.monotonic()
+        this.step(f"the service is ready at {stage.b.id} before the group is; permission, package and state are there")
+        over_s, turning_s, home_s = turning(this)
+        await _sleep_until(set_out_s + over_s + SETTLE_S)
         this.mark("over")
         this.bytes_at["over"] = await stage.relay_bytes()
         this.step(f"the group is at {stage.b.id} and is served there")
-        await asyncio.sleep(max(0.0, this.marks["travel"] + home_s - time.monotonic()))
+        await _sleep_until(set_out_s + turning_s)
+        this.mark("turning")
+        await _sleep_until(set_out_s + home_s + SETTLE_S)
         this.keepers = await _keepers(this, service)
         this.step("the group is home again, and so are its contexts; now the rest returns")
         this.bytes_at["return"] = await stage.relay_bytes()
         this.mark("return")
-        await stage.a.cli("migration", "return", this.migration_id)
+        await stage.a.take_back(this.migration_id)
         await _until(this, {"RETIRED", "ABORTED"}, MOVE_LIMIT_S)
         this.mark("returned")
         this.bytes_at["returned"] = await stage.relay_bytes()
@@ -171,19 +214,25 @@ async def _journey(this: Run, clients: Running, service: str) -> None:
         await asyncio.gather(watching, return_exceptions=True)
 
 
-def turning(this: Run) -> tuple[float, float]:
-    """When the last UE has gone over, and when the last one is home again, on the track's clock."""
+async def _sleep_until(at_s: float) -> None:
+    await asyncio.sleep(max(0.0, at_s - time.monotonic()))
+
+
+def turning(this: Run) -> tuple[float, float, float]:
+    """When the last UE has gone over, the first turns home, and the last is home again, on the track's clock."""
     a, b = this.stage.a.id, this.stage.b.id
     moves = read_track(this.directory / "track.csv", ues=this.options.ues, networks=[a, b], home=a)
     over = [m.time_s for m in moves if m.network == b]
     home = [m.time_s for m in moves if m.network == a]
     over_s = max(over, default=0.0)
-    return over_s, max(home, default=over_s) + 0.5
+    home_s = max(home, default=over_s)
+    # Where some turn home before others have gone over, the group is never there as a whole.
+    return over_s, max(over_s, min(home, default=home_s)), home_s
 
 
 async def _keepers(this: Run, service: str) -> list[dict[str, Any]]:
     """What the two keepers say of themselves."""
-    shown = await asyncio.gather(*(o.cli("service", "show", service) for o in (this.stage.a, this.stage.b)))
+    shown = await asyncio.gather(*(o.service(service) for o in (this.stage.a, this.stage.b)))
     return [s.get("keeper") or {} for s in shown]
 
 
@@ -210,7 +259,7 @@ async def _watch(this: Run, clients: Running) -> None:
         view.elapsed_s = time.monotonic() - this.started_s
         view.progress = clients.said.get("progress", {}).get("progress", {})
         if this.migration_id:
-            with contextlib.suppress(ProcessFailed):
+            with contextlib.suppress(ProcessFailed, Refused):
                 shown = await _show(this)
                 view.phase, view.sentence = shown["phase"], shown["sentence"]
                 view.waiting_for = shown["waitingFor"]
@@ -218,6 +267,7 @@ async def _watch(this: Run, clients: Running) -> None:
         else:
             view.phase = "load before the migration"
         this.screen.update()
+        this.ledger.look()
         await asyncio.sleep(0.5)
 
 
@@ -279,15 +329,15 @@ def at(operator: Operator, tac: str) -> NetworkAt:
 async def judge(this: Run, *, allow_failed: bool = False) -> Findings:
     """Let a process of its own judge what the histories say."""
     m = this.marks
-    timeline = Timeline(
-        this.stage.a.id,
-        this.stage.b.id,
-        [
-            Phase("before", m["load"] + 1.0, m["begin"]),
-            Phase("during", m["begin"], m["returned"]),
-            Phase("after", m["returned"], m["end"]),
-        ],
-    )
+    phases = [
+        Phase("before", m["load"] + 1.0, m["begin"]),
+        Phase("copy", m["begin"], m.get("ready", m["begin"])),
+        # While the group only is where it is, nothing is copied and nothing changes owner.
+        Phase("during", m["begin"], m.get("over", m["returned"])),
+        Phase("during", m.get("turning", m["returned"]), m["returned"]),
+        Phase("after", m["returned"], m["end"]),
+    ]
+    timeline = Timeline(this.stage.a.id, this.stage.b.id, phases)
     file = this.directory / "timeline.json"
     file.write_bytes(msgspec.json.encode(timeline))
     files = (this.directory / name for name in ("clients.jsonl", "sink.jsonl"))
@@ -303,11 +353,12 @@ async def judge(this: Run, *, allow_failed: bool = False) -> Findings:
     return msgspec.json.decode(out, type=Findings)
 
 
-async def _measured(this: Run, findings: Findings) -> Measured:
+def _measured(this: Run, findings: Findings) -> Measured:
     """What the networks say of themselves, beside the verdict; the verdict does not depend on it."""
     m, size, home = this.marks, this.bytes_at, this.keepers[0]
     copy: dict[str, Any] = next(iter(home["copies"].values()), {})
     return Measured(
+        **msgspec.structs.asdict(findings),
         contexts=int(copy.get("copiedUes", 0)),
         relocations=sum(sum(k["grantBodies"].values()) for k in this.keepers),
         migration_s=round(m["ready"] - m["begin"], 3),
@@ -320,6 +371,8 @@ async def _measured(this: Run, findings: Findings) -> Measured:
         elapsed_s=round(time.monotonic() - this.started_s, 1),
         rate=this.options.rate,
         seed=this.options.seed,
+        timeline=this.timeline(),
+        cpu_s=this.ledger.by_kind(),
     )
 
 

@@ -1,7 +1,9 @@
 """Two operators on one machine: each with its own folder, keys and process, set up by its own `outrider` commands.
 
 What one operator does is done by commands that get only its folder; what passes between them is what they would hand
-to each other: a card, and the package. The relay stands where the link between their borders would be.
+to each other: a card, and the package. The relay stands where the link between their borders would be. While UEs are
+served, the operators' requests go to their nodes directly, as the commands send them: on a machine of two cores the
+start of a command is felt by every UE.
 """
 
 import asyncio
@@ -13,11 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from outrider.demo.processes import ProcessFailed, Running, command
 from outrider.network.reach import Reach
 
 HOME, TARGET = "999-70", "999-71-000007ed9d5"
 """The home PLMN (the test PLMN 999-70) and an SNPN of a port, a campus, a railway yard."""
+
+MIGRATIONS = "/nlmsf-migration/v1/migrations"
 
 
 @dataclass
@@ -46,16 +52,31 @@ class Operator:
             env=self.env,
         )  # fmt: skip
 
-    async def migration(self, migration_id: str) -> dict[str, Any]:
-        """A migration as this operator's node shows it; what `outrider migration show` prints, without its start-up."""
+    async def ask(self, method: str, path: str, json: object = msgspec.UNSET) -> dict[str, Any]:
+        """A request of this operator to its node; `ProcessFailed` if it is refused, `Refused` if the node is away."""
         if self._reach is None:
             self._reach = Reach(self.directory)
-        path = f"/nlmsf-migration/v1/migrations/{migration_id}"
-        response = await self._reach.request("GET", path, scope="nlmsf-migration")
-        if response.status != 200:
-            raise ProcessFailed(f"{path} answered {response.status}: {response.body[:300]!r}")
+        response = await self._reach.request(method, path, scope=path.split("/")[1], json=json, timeout_s=10.0)
+        if response.status >= 400:
+            raise ProcessFailed(f"{method} {path} was answered {response.status}: {response.body[:300]!r}")
         shown: dict[str, Any] = response.json()
         return shown
+
+    async def migrate(self, service: str, target: str) -> str:
+        """As `outrider migration start`; the migration's id."""
+        return str((await self.ask("POST", MIGRATIONS, {"service": service, "target": target}))["migrationId"])
+
+    async def migration(self, migration_id: str) -> dict[str, Any]:
+        """As `outrider migration show`."""
+        return await self.ask("GET", f"{MIGRATIONS}/{migration_id}")
+
+    async def take_back(self, migration_id: str) -> None:
+        """As `outrider migration return`."""
+        await self.ask("POST", f"{MIGRATIONS}/{migration_id}/return", {"sentence": ""})
+
+    async def service(self, name: str) -> dict[str, Any]:
+        """As `outrider service show`."""
+        return await self.ask("GET", f"/nlmsf-catalogue/v1/deployments/{name}")
 
     async def kill(self) -> None:
         """SIGKILL the node, and reap it."""
@@ -89,6 +110,7 @@ class Stage:
         self.a = Operator(HOME, "A", "plmn", directory / "a")
         self.b = Operator(TARGET, "B", "snpn", directory / "b")
         self.relay: Running | None = None
+        self.package: Path | None = None
 
     async def build(self) -> None:
         """Set both networks up, join them, and run them."""
@@ -123,20 +145,25 @@ class Stage:
         )  # fmt: skip
         await asyncio.gather(a.run(), b.run())
 
-    async def deploy(self, source: Path) -> str:
-        """Build the service's package, trust its vendor at both operators, and deploy it at home; its name."""
+    async def pack(self, source: Path) -> Path:
+        """Be the service's vendor: make a key and build the package with it."""
         key = self.directory / "vendor.key"
         vendor = tomllib.loads((source / "outrider.toml").read_text())["vendor"]
         await command("package", "keygen", "--vendor", vendor, "-o", str(key))
         built = await command("package", "build", str(source), "--key", str(key), "-o", str(self.directory))
-        for operator in (self.a, self.b):
-            shutil.copy(key.with_suffix(".pub"), operator.directory / "vendors")
         self.package = Path(built["file"])
-        deployed = await self.a.cli("service", "deploy", str(self.package))
+        return self.package
+
+    async def deploy(self, source: Path) -> str:
+        """Deploy the package at home, once it is built; the service's name."""
+        package = self.package or await self.pack(source)
+        self._trust()
+        deployed = await self.a.cli("service", "deploy", str(package))
         return str(deployed["service"])
 
     async def permit(self) -> None:
         """Each operator signs its permission over the package, with its own key, and gives it to its own LMSF."""
+        self._trust()
         between = ["--source", self.a.id, "--target", self.b.id, "--home", self.a.id, "--days", "1"]
 
         async def sign(operator: Operator) -> None:
@@ -145,6 +172,11 @@ class Stage:
             await operator.cli("permission", "upload", str(file))
 
         await asyncio.gather(sign(self.a), sign(self.b))
+
+    def _trust(self) -> None:
+        """Both operators trust the vendor."""
+        for operator in (self.a, self.b):
+            shutil.copy(self.directory / "vendor.pub", operator.directory / "vendors")
 
     async def relay_bytes(self) -> int:
         """Bytes that have passed between the borders, both ways."""

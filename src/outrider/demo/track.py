@@ -102,13 +102,13 @@ def make_track(
     home: str,
     target: str,
     seed: int,
-    over_s: float = 4.0,
-    stay_s: float = 8.0,
+    over_s: float = 6.0,
+    stay_s: float = 6.0,
     early_share: float = 0.05,
     late_share: float = 0.05,
     never_share: float = 0.05,
 ) -> list[Move]:
-    """A group that goes over in `over_s` seconds, stays, and comes back.
+    """A group that goes over in `over_s` seconds, one after the other as a train passes, stays, and comes back.
 
     A few are early (in the first tenth of the time), a few late (half as long again after all others), a few never
     leave. Those who are late come back late too.
@@ -128,7 +128,7 @@ def make_track(
             out_s = chance.uniform(over_s, 1.5 * over_s)
             lag_s = out_s
         else:
-            out_s = min(max(chance.gauss(0.55 * over_s, 0.15 * over_s), 0.1 * over_s), over_s)
+            out_s = chance.uniform(0.1 * over_s, over_s)
             lag_s = chance.uniform(0.1 * over_s, over_s)
         moves.append(Move(ue, round(out_s, 3), target))
         moves.append(Move(ue, round(1.5 * over_s + stay_s + lag_s, 3), home))
