@@ -39,7 +39,8 @@ class Cause(NamedTuple):
 
 CARRIERS = {
     "Refusal", "problem", "no", "_no", "same", "BadProfile", "BadQuery", "WorkerFault", "Ending", "ending", "busy",
-    "SendNotOwner", "SendRefused", "NotOwner", "_decode", "_incorrect", "refuse", "Grant", "_refused", "alarm",
+    "turn_away", "SendNotOwner", "SendRefused", "NotOwner", "_decode", "_incorrect", "refuse", "Grant", "_refused",
+    "alarm",
 }  # fmt: skip
 """What takes a cause as an argument. A new helper that makes refusals is added here."""
 
@@ -134,10 +135,12 @@ def _words(node: ast.AST | None) -> str:
 
 
 MEANINGS = {
+    "ARRIVAL_RATE": ("", "More arrivals are asserted than may be without proof; the UE is asked for again later."),
     "ARRIVAL_NOT_PROVED": ("", "The UE is said to have arrived, without the evidence that the contract asks for."),
     "CARD_CA": ("403", "The card's certificate authority is not usable."),
     "CCA_VERIFICATION_FAILURE": ("403", "The client credentials assertion is missing, wrong or too old."),
     "CONTRACT_MALFORMED": ("400", "The signed terms cannot be read."),
+    "HELD_FOR_ANOTHER": ("", "The UE is being given to another network just now; it is asked for again later."),
     "HANDLER_FAILED": ("500", "The NF service's handler raised; nothing was done."),
     "HOST_FAILED": ("500", "The host of the service did not come up."),
     "KEEPER_ABORTED": ("", "A host stopped taking part in the migration by itself."),
@@ -156,6 +159,7 @@ MEANINGS = {
     "UE_UNKNOWN": ("", "No context of this UE exists at the network that was asked."),
     "UNIT_TIMEOUT": ("503", "The handler took longer than a unit may; nothing was done."),
     "WORKER_BUSY": ("503", "The worker has as many units as it takes; nothing was done."),
+    "WORKER_STARTING": ("503", "The host has just started, and its worker not yet; nothing was done."),
     "WORKER_DIED": ("503", "The worker ended; nothing was done, and it is started again."),
     "IDEMPOTENCY_KEY_MISUSED": ("422", "The idempotency key was used for another request before."),
     "INVALID_QUERY_PARAM": ("400", "A query parameter is not what TS 29.510 says; `invalidParams` names it."),
@@ -213,13 +217,16 @@ def limits_table() -> str:
 
 def _value(name: str, expression: str) -> str:
     """A value with its unit, which is the end of its name."""
-    value = eval(expression, {"__builtins__": {}})
+    from outrider.core import limits  # a bound may be said in terms of another one
+
+    value = eval(expression, {"__builtins__": {}}, vars(limits))
     if name.endswith("_BYTES") and isinstance(value, int):
         for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
             if value >= size and value % size == 0:
                 return f"{value // size:,} {unit}"
         return f"{value:,} bytes"
-    unit = next((f" {u.lower()}" for u in ("MS", "S") if name.endswith(f"_{u}")), "")
+    units = {"_PER_S": " per s", "_MS": " ms", "_S": " s"}
+    unit = next((text for end, text in units.items() if name.endswith(end)), "")
     return (f"{value:,}" if isinstance(value, int | float) else str(value)) + unit
 
 
