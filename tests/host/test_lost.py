@@ -117,6 +117,14 @@ async def test_whole_partitions_come_back_with_the_ues_that_follow_them(net):
         assert await net.add(A, f"imsi-{i}") == 3
 
 
+async def test_a_reborn_store_is_noticed_by_a_home_that_restarts_after_an_abort(net):
+    await moved(net)
+    await net.hosts[A].abort("m", "OPERATOR_ABORT")
+    await reborn(net)
+    await net.restart(A)
+    await noticed(net)
+
+
 async def test_a_store_that_is_found_again_is_lost_no_more(net, tmp_path):
     keys = await moved(net)
     saved = tmp_path / "saved"

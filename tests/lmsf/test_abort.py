@@ -189,3 +189,13 @@ async def test_a_keeper_that_gives_up_by_itself_ends_the_migration(pair: Any) ->
     release()
     source, _ = await pair.ended(name)
     assert (source["phase"], source["ending"]["cause"]) == ("ABORTED", "KEEPER_ABORTED")
+
+
+@pytest.mark.parametrize("phase", ["COPYING", "RELOCATING"])
+async def test_the_source_keeper_forgets_a_migration_that_is_over(pair: Any, phase: str) -> None:
+    name, release = await pair.held_in(phase)
+    await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/abort", status=202)
+    release()
+    await pair.ended(name)
+    while not pair.world.keeper(A).migrations[name].finished:
+        await asyncio.sleep(0.001)

@@ -65,7 +65,7 @@ class Peers:
                 on_peer_restart=lambda: self._host.peer_restarted(peer),
                 on_store_lost=lambda why: self._host.store_lost(peer, why),
             )
-            lane.peer_store = peer_store
+            lane.peer_store = peer_store or self._host.migrations.peer_store(peer)
         return lane
 
     async def meet(self, peer: str, peer_store: str | None) -> None:

@@ -204,7 +204,9 @@ def _source(row: Row) -> tuple[Command, ...]:
         case Phase.RETIRED:
             close = (C.CLOSE,) if Fact.CLEARED in row.peer_facts and Fact.CLOSED not in row.facts else ()
             return (C.FINISH, C.TELL_PARTNER, *close)
-        case Phase.PREPARING | Phase.SETTLED | Phase.ABORTED:
+        case Phase.ABORTED:
+            return (C.TELL_PARTNER, C.FINISH)
+        case Phase.PREPARING | Phase.SETTLED:
             return (C.TELL_PARTNER,)
 
 

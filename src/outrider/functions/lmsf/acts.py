@@ -245,7 +245,9 @@ async def check_empty(r: Runner) -> None:
 
 
 async def finish(r: Runner) -> None:
-    """Source: end the streams of both ways."""
+    """Source: end the streams of both ways; of a service that was removed meanwhile there are none."""
+    if r.tools.deployments.get(r.record.service) is None:
+        return
     for name in (r.record.return_id, r.id):
         await r.tools.keepers.finish(r.record.service, name)
 
