@@ -248,3 +248,21 @@ def test_the_process_ends_in_silence_when_its_keeper_dies_before_the_answer(sour
     said = started.stderr.read()
     started.stderr.close()
     assert (started.wait(30), said) == (0, b"")
+
+
+async def test_a_reading_process_that_was_told_to_end_is_closed_without_a_word(source):
+    bulk = BulkProcess(source.path)
+    await bulk.scan(b"u", b"v", 10)
+    os.kill(bulk.pid, signal.SIGTERM)
+    await bulk.close()
+
+
+async def test_a_loading_process_that_was_told_to_end_has_broken_its_file(target, make):
+    staging = target.stage(1)
+    staging.release()
+    bulk = BulkProcess(target.path)
+    await bulk.stage(1, make.digest_key)
+    os.kill(bulk.pid, signal.SIGTERM)
+    with pytest.raises(StagingBroken):
+        await bulk.close()
+    staging.discard()

@@ -86,6 +86,7 @@ class BulkProcess:
     def __init__(self, live: Path) -> None:
         self._live = live
         self._process: asyncio.subprocess.Process | None = None
+        self._loads = False
         self._turn = asyncio.Lock()
 
     @property
@@ -103,6 +104,7 @@ class BulkProcess:
 
     async def stage(self, gen: int, digest_key: bytes) -> None:
         """See `Bulk`."""
+        self._loads = True
         await self._loading("stage", (gen, digest_key), None)
 
     async def load(self, content: bytes) -> Loaded:
@@ -127,7 +129,7 @@ class BulkProcess:
                     code = await process.wait()
             finally:
                 await self._drop()
-        if code:
+        if code and self._loads:
             raise StagingBroken(f"{self._live}: the process that does the bulk work ended with {code}.")
 
     async def _loading(self, name: str, arguments: Sequence[Any], answer: Any) -> Any:
