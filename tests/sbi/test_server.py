@@ -153,6 +153,28 @@ async def test_many_waiting_requests_do_not_shut_out_the_next(serve, client):
     assert {r.status for r in await asyncio.gather(*waiting)} == {200}
 
 
+@pytest.mark.parametrize("size", [0, 10, 900_000])
+async def test_a_request_for_which_there_is_no_room_is_answered_unread(serve, client, size):
+    seen, full = Recorder(), Response(503, [("retry-after", "1")], b"full")
+    server = await serve(seen, refuse=lambda path, header: full if path == "/a b" and header("x-last") == "1" else None)
+    url = f"http://127.0.0.1:{server.port}/a%20b"
+    for _ in range(5):
+        refused = await client.request("POST", url, headers=[("x-last", "1")], body=bytes(size))
+        assert (refused.status, refused.header("retry-after"), refused.body) == (503, "1", b"full")
+    assert not seen.requests
+    assert (await client.request("POST", url, body=bytes(size))).status == 204
+    assert [len(request.body) for request in seen.requests] == [size]
+
+
+async def test_refusing_thousands_of_unread_bodies_does_not_end_the_connection(serve, client):
+    server = await serve(echo, refuse=lambda path, header: Response(503, [], b"full") if path == "/full" else None)
+    url = f"http://127.0.0.1:{server.port}"
+    for _ in range(15):
+        refused = await asyncio.gather(*(client.request("POST", f"{url}/full", body=bytes(20_000)) for _ in range(100)))
+        assert {answer.status for answer in refused} == {503}
+    assert (await client.request("POST", f"{url}/free", body=b"x")).body == b"x"
+
+
 async def test_many_connections_are_served_at_a_time(serve):
     server = await serve(echo)
     clients = [SbiClient() for _ in range(150)]

@@ -25,11 +25,11 @@ QUEUE_PER_KEY = 64
 """Requests waiting for one key; one more is answered 503 at once, with no effect."""
 
 UNIT_WAIT_MS = 500
-"""While the first unit in the queue has waited so long for the worker, new requests are refused (503): they would wait
-longer. A relocation waits for an open unit, so this is well below HOLD_LIMIT_MS."""
+"""A request that would wait longer for the worker, at the pace at which others before it had their turn, is refused
+(503). A relocation waits for an open unit, so this is well below HOLD_LIMIT_MS."""
 
 UNITS_WAITING = 2_000
-"""Units in that queue; one more is refused. Some half a second of work, should they all come at once."""
+"""Units that wait for the worker; one more is refused. Some half a second of work, should they all come at once."""
 
 QUEUE_TOTAL = 20_000
 """Requests waiting in one keeper; the bound of its memory under a storm."""
@@ -86,8 +86,8 @@ RECENT_BYTES = 64 * 1024 * 1024
 RECENT_CONTEXT_BYTES = FULL_BYTES
 """A larger context is read from the file each time: to copy it costs more than the statement."""
 
-RECENT_IDENTITIES = 100_000
-"""Keys of identities kept in memory; about 25 MB."""
+RECENT_NAMES = 100_000
+"""Keys of identities kept in memory, and rows of keys that are not owned here; some 20 MB each."""
 
 CHUNK_RECORDS = 4_000
 """Records in one bulk chunk: about 4 MB raw, under 1 MB compressed."""

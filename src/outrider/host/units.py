@@ -63,8 +63,7 @@ class Units:
             return True
         if not self._places:
             return False
-        too_long = self._places.waited_s(self._host.now_s()) * 1000 > limits.UNIT_WAIT_MS
-        return too_long or len(self._places) >= limits.UNITS_WAITING
+        return len(self._places) >= limits.UNITS_WAITING or self._places.expected_s() * 1000 > limits.UNIT_WAIT_MS
 
     async def run(self, key: bytes, row: Row, job: Job) -> bool:
         """Run one job to its answer; False if the key is not owned here any more and nothing has happened."""
@@ -191,16 +190,16 @@ class Units:
         )
         return self._propose(run, job)
 
-    async def _propose(self, run: wire.Run, job: Job | None = None) -> wire.Proposal | WorkerFault:
-        """Hand a unit to the worker; one too many waits here for its turn, in order, instead of being refused.
+    async def _propose(self, run: wire.Run, job: Job) -> wire.Proposal | WorkerFault:
+        """Hand a unit to the worker; one too many waits here for its turn, instead of being refused.
 
         What its job has waited for that turn is gone. With next to nothing left the worker would only be cut off.
         """
-        if not self._places.take(first=job is not None and job.carried.kind == "emergency"):
-            await self._places.wait(self._host.now_s())
+        if not self._places.take(first=job.carried.kind == "emergency"):
+            await self._places.wait(job.arrived_s)
         try:
             left_ms, least_ms = float(limits.UNIT_LIMIT_MS), 0.0
-            if job is not None:
+            if run.kind != "arrival":
                 left_ms = min(left_ms, (job.deadline_s - self._host.now_s()) * 1000)
                 least_ms = min(limits.UNIT_LEAST_MS, (job.deadline_s - job.arrived_s) * 1000 / 10)
             if left_ms < least_ms:
@@ -224,7 +223,7 @@ class Units:
             network=self._network,
             instances=host.config.nf_instance_ids,
         )
-        proposal = await self._propose(run)
+        proposal = await self._propose(run, job)
         if isinstance(proposal, WorkerFault):
             return proposal
         return self._changes(context, proposal, None)

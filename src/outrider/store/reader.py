@@ -18,14 +18,20 @@ from outrider.store.faults import OnFault, fault
 from outrider.store.packed import HeadColumns, RecordColumns
 from outrider.store.port import Chunk, Context, Operation, Outcome, PartitionSum, RowCount
 from outrider.store.recent import Recent, Units
-from outrider.store.schema import REC_COLUMNS, ROW_COLUMNS, connect, effective, row_of, state_of
+from outrider.store.schema import REC_COLUMNS, ROW_COLUMNS, connect, effective, row_of, star_in_sql, state_of
 from outrider.store.timers import DueTimers
 
-_ROW = f"SELECT 0, {ROW_COLUMNS} FROM row WHERE k = ?1 UNION ALL SELECT 1, {ROW_COLUMNS} FROM row WHERE k = ?2"
-_CONTEXT = (
-    f"{_ROW} UNION ALL SELECT 2, epoch, n, digest, NULL, NULL, NULL FROM head WHERE k = ?1 "
-    "UNION ALL SELECT 3, kind, nf, id, body, version, due_ms FROM rec WHERE k = ?1"
-)
+_HELD = f"""
+SELECT 0, {ROW_COLUMNS} FROM it CROSS JOIN row USING (k)
+UNION ALL SELECT 1, {ROW_COLUMNS} FROM it CROSS JOIN row ON row.k = it.star
+UNION ALL SELECT 2, epoch, n, digest, NULL, NULL, NULL FROM it CROSS JOIN head USING (k)
+UNION ALL SELECT 3, kind, nf, id, body, version, due_ms FROM it CROSS JOIN rec USING (k)"""
+_CONTEXT = f"WITH it (k, star) AS (VALUES (?1, ?2)) {_HELD}"
+_IF_OWNED = f"{_HELD} WHERE {state_of('it.k')} = 'owned'"
+_BY_KEY = f"WITH it (k, star) AS (VALUES (?1, ?2)) {_IF_OWNED}"
+_BY_IDENTITY = f"""
+WITH it (k, star) AS MATERIALIZED (SELECT k, {star_in_sql("k")} FROM ident WHERE identity = ?1)
+SELECT 4, k, NULL, NULL, NULL, NULL, NULL FROM it UNION ALL {_IF_OWNED}"""
 _OWNED = f"{state_of('rec.k')} = 'owned'"
 _LAST_LSN = "SELECT coalesce((SELECT max(lsn) FROM log), (SELECT trimmed_lsn FROM store))"
 
@@ -71,8 +77,8 @@ class Reader:
     """The reading half of the port. Any thread may call it; point reads do not wait for bulk reads."""
 
     def __init__(self, path: Path, on_fault: OnFault = lambda raised: None, recent: Recent | None = None) -> None:
-        """`recent` is for the reader beside the writer, which hears of every commit; no other may have one."""
-        self._recent = recent
+        """`recent` is for the reader beside the writer, which hears of every commit; no other may remember anything."""
+        self._recent = recent or Recent(remembers=False)
         self._point = _Reading(path, on_fault)
         self._bulk = _Reading(path, on_fault)
         self._few = Bulk(self._point.rows)
@@ -86,8 +92,7 @@ class Reader:
     def committed(self, operations: Sequence[Operation], outcomes: Sequence[Outcome], units: Sequence[Units]) -> None:
         """These operations are durable; called by the writer before anybody else hears of it."""
         self.timers.committed(operations, outcomes)
-        if self._recent is not None:
-            self._recent.committed(operations, outcomes, units)
+        self._recent.committed(operations, outcomes, units)
 
     def close(self) -> None:
         """Close both connections."""
@@ -98,58 +103,47 @@ class Reader:
 
     def row(self, key: bytes) -> Row:
         """See `ContextStore.row`."""
-        kept = self._recent and self._recent.context(key)
-        if kept:
-            return kept.row
-        own = star = None
-        for which, *columns in self._point.rows(_ROW, (key, star_of(key))):
-            if which:
-                star = row_of(*columns)
-            else:
-                own = row_of(*columns)
-        return effective(own, star)
+        kept = self._recent.row(key)
+        return self._look(_BY_KEY, (key, star_of(key)), key).row if kept is None else kept
+
+    def key_of(self, identity: str) -> bytes | None:
+        """See `ContextStore.key_of`."""
+        kept = self._recent.key_of(identity)
+        return self._look(_BY_IDENTITY, (identity,), None, identity).key or None if kept is None else kept
 
     def context(self, key: bytes) -> Context:
         """See `ContextStore.context`."""
-        recent = self._recent
-        if recent is None:
-            return self._context(key)
-        kept = recent.context(key)
-        if kept is None:
-            commits = recent.commits
-            kept = self._context(key)
-            recent.read(kept, commits)
-        return kept
+        kept = self._recent.context(key)
+        return self._read(_CONTEXT, (key, star_of(key)), key) if kept is None else kept
 
-    def _context(self, key: bytes) -> Context:
+    def _look(self, sql: str, bindings: Sequence[Any], key: bytes | None, identity: str | None = None) -> Context:
+        """What a request needs, in one statement: the row and, if it says OWNED, the rest; and remember it.
+
+        `key` is None where the statement finds it. The context has no key if there is none.
+        """
+        commits = self._recent.commits
+        context = self._read(sql, bindings, key)
+        if context.key:
+            self._recent.read(context, identity, commits)
+        return context
+
+    def _read(self, sql: str, bindings: Sequence[Any], key: bytes | None) -> Context:
         own = star = None
         head = NO_HEAD
         records = []
-        for what, a, b, c, d, e, f in self._point.rows(_CONTEXT, (key, star_of(key))):
+        for what, a, b, c, d, e, f in self._point.rows(sql, bindings):
             if what == 3:
-                records.append(Record(key, a, b, c, d, e, f))
+                records.append((a, b, c, d, e, f))
             elif what == 2:
                 head = Head(a, b, c)
+            elif what == 4:
+                key = a
             elif what:
                 star = row_of(a, b, c, d, e, f)
             else:
                 own = row_of(a, b, c, d, e, f)
-        return Context(key, effective(own, star), own is not None, head, records)
-
-    def key_of(self, identity: str) -> bytes | None:
-        """See `ContextStore.key_of`."""
-        recent = self._recent
-        key = recent and recent.key_of(identity)
-        if key:
-            return key
-        commits = recent.commits if recent else 0
-        rows = self._point.rows("SELECT k FROM ident WHERE identity = ?", (identity,))
-        if not rows:
-            return None
-        key = bytes(rows[0][0])
-        if recent:
-            recent.found(identity, key, commits)
-        return key
+        key = key or b""
+        return Context(key, effective(own, star), own is not None, head, [Record(key, *r) for r in records])
 
     def identity_of(self, key: bytes) -> str | None:
         """See `ContextStore.identity_of`."""
@@ -243,7 +237,7 @@ class Reader:
 
 
 class _Paused:
-    def __init__(self, recent: Recent | None, *readings: _Reading) -> None:
+    def __init__(self, recent: Recent, *readings: _Reading) -> None:
         self._recent = recent
         self._readings = readings
 
@@ -251,8 +245,7 @@ class _Paused:
         for reading in self._readings:
             reading.lock.acquire()
             reading.let_go()
-        if self._recent is not None:
-            self._recent.clear()
+        self._recent.clear()
 
     def __exit__(self, *_: object) -> None:
         for reading in self._readings:

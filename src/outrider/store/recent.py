@@ -1,4 +1,4 @@
-"""What requests read again and again, in memory: contexts that are owned here, and the keys of identities.
+"""What requests read again and again, in memory: contexts that are owned here, rows, and the keys of identities.
 
 A statement costs a request more than its own time: it gives up Python's lock, and a reader forgets its pages at each
 commit. So what was read or committed lately is kept, as long as it is what the file says.
@@ -6,15 +6,17 @@ commit. So what was read or committed lately is kept, as long as it is what the 
 It is, because a store has one writer: whatever changes the file is an operation of `commit`, and those pass through
 `committed` before anybody is told their outcome. A unit of the owner takes its context on from head to head; every
 other operation forgets the contexts that it may have touched, and another file (`adopt`) forgets all. What is read
-beside the writer may be older than a commit that has passed in the meantime, so it is kept only if none has.
+beside the writer may be older than a commit that has passed in the meantime, so it is kept only if none has; and what
+is read of a key while a transaction changes it is not kept at all, so nobody who has seen the new meets the old again.
 """
 
 import threading
 from collections.abc import Iterable
+from typing import TypeVar
 
 from outrider.core import limits
 from outrider.core.record import Head, Record
-from outrider.protocol.ownership import Ownership
+from outrider.protocol.ownership import Ownership, Row
 from outrider.store.port import (
     BindIdentity,
     Context,
@@ -29,6 +31,9 @@ from outrider.store.port import (
     Work,
 )
 
+T = TypeVar("T")
+V = TypeVar("V")
+
 _OVERHEAD_BYTES = 1024
 """What a context takes in memory beside its bodies."""
 
@@ -42,17 +47,27 @@ Units = dict[bytes, tuple[Head, Head, Changed]]
 class Recent:
     """The memory of one store; any thread may look, and what is looked up may be gone at any moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, remembers: bool = True) -> None:
+        self._remembers = remembers
         self.commits = 0
         """Grows with each commit; what is read is kept if it is still the same as before reading."""
         self._lock = threading.Lock()
+        self._under_way: set[bytes] = set()
+        self._all_under_way = False
         self._contexts: dict[bytes, Context] = {}
         self._bytes = 0
+        self._rows: dict[bytes, Row] = {}
+        """Rows of other keys."""
         self._keys: dict[str, bytes] = {}
 
     def context(self, key: bytes) -> Context | None:
         """The context of a key, if it is kept."""
         return self._contexts.get(key)
+
+    def row(self, key: bytes) -> Row | None:
+        """The effective row of a key, if it is kept."""
+        context = self._contexts.get(key)
+        return self._rows.get(key) if context is None else context.row
 
     def contexts(self, keys: Iterable[bytes]) -> dict[bytes, Context]:
         """Those of these keys that are kept. The writer gets them as the file says: no commit can pass meanwhile."""
@@ -62,19 +77,22 @@ class Recent:
         """The key of an identity, if it is kept."""
         return self._keys.get(identity)
 
-    def read(self, context: Context, commits: int) -> None:
-        """A context has been read, when there had been so many commits."""
-        if context.row.state is Ownership.OWNED:
-            with self._lock:
-                if commits == self.commits:
-                    self._keep(context)
-                    self._shrink()
-
-    def found(self, identity: str, key: bytes, commits: int) -> None:
-        """The key of an identity has been read, when there had been so many commits."""
+    def read(self, context: Context, identity: str | None, commits: int) -> None:
+        """A row, its context if it is owned, and perhaps its identity, as they were after so many commits."""
         with self._lock:
-            if commits == self.commits:
-                self._bind(identity, key)
+            under_way = self._all_under_way or context.key in self._under_way
+            if commits != self.commits or under_way or not self._remembers:
+                return
+            if context.row.state is not Ownership.OWNED or not self._keep(context):
+                _add(self._rows, context.key, context.row)
+            if identity is not None:
+                _add(self._keys, identity, context.key)
+            self._shrink()
+
+    def begin(self, operations: Iterable[Operation]) -> None:
+        """A transaction begins: until `committed`, nobody can say whether what is read of these keys is before it."""
+        self._under_way = {o.key for o in operations if isinstance(o, Work | SetRow | Take)}
+        self._all_under_way = any(key[:1] == b"p" for key in self._under_way)  # many follow such a row
 
     def committed(self, operations: Iterable[Operation], outcomes: Iterable[Outcome], units: Iterable[Units]) -> None:
         """These operations are durable; `units` is what those that are `Work` have changed. Called by the writer."""
@@ -86,19 +104,21 @@ class Recent:
             for operation, outcome in zip(operations, outcomes, strict=True):
                 self._note(operation, outcome)
             self._shrink()
+            self._under_way, self._all_under_way = set(), False
 
     def clear(self) -> None:
         """Another file is the store now."""
         with self._lock:
             self.commits += 1
             self._forget_all()
+            self._rows.clear()
             self._keys.clear()
 
     # ------------------------------------------------------------------------------------- with the lock
 
     def _go_on(self, key: bytes, before: Head, head: Head, changed: Changed) -> None:
         context = self._contexts.get(key)
-        if context is None or context.head == head:  # the latter was read after the commit and before this
+        if context is None:
             return
         if context.head != before:
             self._forget(key)
@@ -121,32 +141,39 @@ class Recent:
                 pass
             case Work(key=key, identity=str(identity)):
                 if isinstance(outcome, Done):
-                    self._bind(identity, key)
+                    _add(self._keys, identity, key)
             case SetRow(key=key) | Take(key=key):
-                if key[:1] == b"p":
-                    self._forget_all()  # many follow this row
+                if key[:1] == b"p":  # many follow this row
+                    self._forget_all()
+                    self._rows.clear()
                 self._forget(key)
+                self._rows.pop(key, None)
                 if isinstance(operation, Take) and operation.identity is not None and isinstance(outcome, Done):
-                    self._bind(operation.identity, key)
+                    _add(self._keys, operation.identity, key)
             case Follow(entries):
                 for entry in entries:
                     self._forget(entry.key)
-            case Replace():
-                self._forget_all()
+            case Replace(start, stop):
+                if stop == start + b"\0":
+                    self._forget(start)
+                else:
+                    self._forget_all()
             case BindIdentity(identity):
                 if isinstance(outcome, Done) and outcome.key is not None:
-                    self._bind(identity, outcome.key)
+                    _add(self._keys, identity, outcome.key)
             case Erase():
                 self._forget_all()
                 self._keys.clear()
 
-    def _keep(self, context: Context) -> None:
+    def _keep(self, context: Context) -> bool:
+        """Keep a context, unless it is too large."""
         size = _size(context)
         if size > limits.RECENT_CONTEXT_BYTES:
-            return
+            return False
         self._forget(context.key)
         self._contexts[context.key] = context
         self._bytes += size
+        return True
 
     def _shrink(self) -> None:
         while self._bytes > limits.RECENT_BYTES:
@@ -161,10 +188,12 @@ class Recent:
         self._contexts.clear()
         self._bytes = 0
 
-    def _bind(self, identity: str, key: bytes) -> None:
-        self._keys[identity] = key
-        if len(self._keys) > limits.RECENT_IDENTITIES:
-            del self._keys[next(iter(self._keys))]
+
+def _add(kept: dict[T, V], name: T, value: V) -> None:
+    """Add to what is kept; the oldest makes room."""
+    kept[name] = value
+    if len(kept) > limits.RECENT_NAMES:
+        del kept[next(iter(kept))]
 
 
 def _size(context: Context) -> int:

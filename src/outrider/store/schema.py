@@ -72,16 +72,20 @@ CREATE TABLE val (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT RO
 ROW_COLUMNS = "state, epoch, peer, refused, fenced, mig"
 REC_COLUMNS = "k, kind, nf, id, body, version, due_ms"
 
-_STAR_STATE = (
-    "SELECT state FROM {schema}row WHERE row.k = CASE substr({key}, 1, 1) "
-    "WHEN x'75' THEN CAST(x'70' || substr({key}, 2, 1) AS BLOB) WHEN x'73' THEN x'707300' END"
-)
+
+def star_in_sql(key: str) -> str:
+    """SQL for the key whose row a key follows (`core.ids.star_of`)."""
+    return (
+        f"CASE substr({key}, 1, 1) WHEN x'75' THEN CAST(x'70' || substr({key}, 2, 1) AS BLOB) "
+        "WHEN x'73' THEN x'707300' END"
+    )
 
 
 def state_of(key: str, schema: str = "") -> str:
-    """SQL for the state of the row that holds for a key: its own, or the one that it follows (`core.ids.star_of`)."""
+    """SQL for the state of the row that holds for a key: its own, or the one that it follows."""
     own = f"SELECT state FROM {schema}row WHERE row.k = {key}"
-    return f"coalesce(({own}), ({_STAR_STATE.format(schema=schema, key=key)}), 'foreign')"
+    star = f"SELECT state FROM {schema}row WHERE row.k = {star_in_sql(key)}"
+    return f"coalesce(({own}), ({star}), 'foreign')"
 
 
 _STATES = {state.value: state for state in Ownership}

@@ -105,6 +105,7 @@ class SqliteStore:
         """See `port.ContextStore.commit`."""
         if not operations:
             return []
+        self._recent.begin(operations)
         try:
             outcomes = self._transaction("committing", lambda: self._run_all(operations))
         except _UNDONE:
