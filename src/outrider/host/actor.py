@@ -130,6 +130,12 @@ class Actor:
             aborted = row.mig is not None and self.host.migrations.aborted(row.mig)
             self.event(ownership.Resend(aborted))
 
+    def moved_with_partition(self) -> None:
+        """Its `*p` has come or was given away: a hold or WANT of the key itself is over."""
+        self.vol = NO_VOL
+        self._cancel("hold")
+        self._cancel("want")
+
     def delivery_ended(self) -> None:
         """An outbox delivery is over; the last one lets a held key go."""
         self.deliveries -= 1
@@ -179,6 +185,8 @@ class Actor:
 
     async def _take(self, event: Any) -> None:
         """Run one event through the table: the row becomes durable, then the commands are done."""
+        if isinstance(event, ownership.Grant) and (self.key, event.x) not in self.host.grants.pending:
+            return  # a repetition of one that was decided, or answered NEED, meanwhile
         while True:
             row = self.host.store.row(self.key)
             step = OWNERSHIP.step(row, self.vol, event)
@@ -276,7 +284,7 @@ class Actor:
                 if refused is not None and refused.identity is not None:
                     host.identities.not_taken(refused.identity, self.key, peer)
             case ownership.SendNeed(peer, x):
-                host.grants.done(self.key, x)
+                host.grants.pending.pop((self.key, x), None)  # not decided: what a recall does not speak of stays known
                 host.send(peer, messages.Need(self.key, x))
             case ownership.SendNotOwner(peer, epoch, owner, cause):
                 identity = self.asked_as.pop(peer, None)
@@ -360,6 +368,8 @@ class Actor:
             self.queue.popleft()
             answers.give(job, answers.busy("the key is served elsewhere"))  # the record that it is for has moved too
             return True
+        if await host.identities.keep(job.identity, self.key):
+            return True  # a UE that begins elsewhere; its key is home's to remember
         epoch, owner = host.route(self.key, row)
         if job.origin is not None:
             return self._serve_forwarded(job, row, epoch, owner)

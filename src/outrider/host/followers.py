@@ -372,7 +372,8 @@ class Shadow:
             if self.pending.acked_lsn > self._saved_lsn:
                 self._saved_lsn = self.pending.acked_lsn
                 await host.committer.submit(SetValue("shadow-acked", str(self._saved_lsn).encode()))
-            await host.next_commit(self._sent_lsn)
+            full = self._sent_lsn - self.pending.acked_lsn >= 4 * limits.LOG_BATCH
+            await host.next_commit(host.store.last_lsn() if full else self._sent_lsn)
 
 
 class Followers:

@@ -48,7 +48,7 @@ class Forwards:
 
     def __init__(self, host: "Host") -> None:
         self._host = host
-        self._next = 1
+        self._next = (host.hello.incarnation << 32) + 1  # an answer to an earlier incarnation is not one to this
         self._pending: dict[int, _Pending] = {}
         self._by_key: dict[bytes, dict[int, None]] = {}
 
@@ -117,6 +117,10 @@ class Forwards:
                 self._host.note_route(key, message.epoch, message.owner)
                 self._host.actor(key).submit(job)
                 return
+        if key is None and message.owner not in (peer, self._host.me) and job.hops < MAX_HOPS:
+            job.hops += 1  # it knows no such UE; home does, if anybody
+            self.send(job, None, message.owner, 0)
+            return
         answers.turn_away(job, f"{peer} does not serve this UE ({message.cause or 'not the owner'})")
 
     def withdraw(self, fwd_id: int) -> bool:

@@ -20,7 +20,7 @@ from outrider.host.arrivals import PATH as ARRIVALS
 from outrider.host.finder import Finder
 from outrider.host.host import Host
 from outrider.host.jobs import Elsewhere, Job
-from outrider.host.lanes import Receiver, StoreLost, ack
+from outrider.host.lanes import Outlived, Receiver, StoreLost, ack
 from outrider.host.link import SCOPE
 from outrider.protocol.messages import Carried, bulk_batch, lane_batch
 from outrider.sbi import headers
@@ -171,7 +171,8 @@ class Front:
         try:
             through = await receiver.take(batch)
         except StoreLost as lost:
-            host.store_lost(peer, str(lost))
+            if not isinstance(lost, Outlived):
+                host.store_lost(peer, str(lost))
             return problem(409, "STORE_LOST", str(lost))
         if bulk:
             need, landing.need = landing.need, []

@@ -167,6 +167,8 @@ class Host:
         await self.peers.meet(migration.peer, migration.peer_store_id)
         await self.migrations.put(migration)
         self.peers.open(migration.peer, migration.peer_store_id)
+        if not self.config.is_home:
+            self.peers.open(self.config.home_id, None)
         if migration.role == "source":
             self.followers.start_copy(migration.migration_id, migration.peer)
 

@@ -16,6 +16,7 @@ from outrider.host import answers
 from outrider.host.jobs import Job
 from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Ownership
+from outrider.store.port import BindIdentity
 
 if TYPE_CHECKING:
     from outrider.host.actor import Actor
@@ -97,6 +98,14 @@ class Identities:
         """The UE's context came and was refused here: what waits for it is served by the network that offered it."""
         self.learn(identity, key)
         self._send_on(identity, peer)
+
+    async def keep(self, identity: str | None, key: bytes) -> bool:
+        """At home: keep for good which key an identity has, before another network hears of it; False if it is kept."""
+        host = self._host
+        if identity is None or not host.config.is_home or host.store.key_of(identity) is not None:
+            return False
+        await host.committer.submit(BindIdentity(identity, key))
+        return True
 
     def forget(self, key: bytes) -> None:
         """A key's actor ends; an identity that it was to be bound to and was not is free again."""

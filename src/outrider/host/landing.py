@@ -77,7 +77,8 @@ class Landing:
         if (chunk.mig, chunk.gen) != self._copy:
             await self.discard()
             self._copy, self.ues = (chunk.mig, chunk.gen), 0
-            await self._stage(chunk.gen)
+            if chunk.start == COPIED[0]:  # what is sent once more, also after a restart of this host, is never sealed
+                await self._stage(chunk.gen)
         if self._bulk is not None:
             loaded = await self._staged(self._bulk.load(chunk.content)) or Loaded(0, [])
         else:
@@ -170,6 +171,10 @@ class Landing:
 
     async def _seal(self) -> None:
         if self._staging is None:
+            return
+        if self._host.followers.copies():  # one has begun meanwhile, and reads the live file: see `_stage`
+            await self.discard()
+            self.need.append(COPIED)
             return
         staging, self._staging = self._staging, None
         if await self._staged(self._adopt(staging)) is None:

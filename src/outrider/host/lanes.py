@@ -51,10 +51,11 @@ class Lane:
         on_store_lost: Callable[[str], None] = lambda _: None,
         window: int = 8,
         batch_messages: int = 256,
+        through: int = 0,
     ) -> None:
         self.peer = peer
         self.peer_store: str | None = None
-        self.through = 0
+        self.through = through
         """Number up to which the peer has taken the lane."""
         self.connected = False
         self._hello = hello
@@ -71,7 +72,7 @@ class Lane:
         self._cursor = 0  # how many of them are under way
         self._left = 0  # number up to which they may have arrived, at some try
         self._in_flight = 0
-        self._failed = False
+        self._failed = self._closed = False
         self._peer_incarnation = 0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -102,18 +103,20 @@ class Lane:
 
     async def room(self) -> None:
         """Wait until fewer messages wait than fill the window."""
-        while len(self._messages) >= self._window * self._batch_messages:
+        while len(self._messages) >= self._window * self._batch_messages and not self._closed:
             self._room.clear()
             await self._room.wait()
 
     async def taken(self, number: int) -> None:
         """Wait until the peer has taken the lane up to this number."""
-        while self.through < number:
+        while self.through < number and not self._closed:
             self._room.clear()
             await self._room.wait()
 
     async def close(self) -> None:
-        """Stop sending; what waits is dropped (durable state repeats what matters)."""
+        """Stop sending; what waits is dropped (durable state repeats what matters), and who waits for it goes on."""
+        self._closed = True
+        self._room.set()
         for task in (self._task, *self._posts):
             task.cancel()
         await asyncio.gather(self._task, *self._posts, return_exceptions=True)
@@ -199,6 +202,10 @@ class StoreLost(Exception):
     """The peer's store is another than the one known, or an older state of it (§9): no traffic."""
 
 
+class Outlived(StoreLost):
+    """A late frame of an earlier incarnation of the peer: no sign of anything, but nobody may act on it."""
+
+
 class Receiver:
     """Takes one peer's lane in order and hands each message on."""
 
@@ -220,15 +227,16 @@ class Receiver:
         """Take a batch; returns the number up to which the lane is taken. Raises `StoreLost`."""
         if self.store_id is not None and batch.store_id != self.store_id:
             raise StoreLost(f"store {batch.store_id} is not the known store {self.store_id}")
+        if batch.incarnation < self._incarnation:
+            raise Outlived(f"incarnation {batch.incarnation} of a store that is at {self._incarnation}")
         if batch.durable_lsn < self.high_lsn and batch.incarnation != self._incarnation:
             raise StoreLost(f"store {batch.store_id} is at {batch.durable_lsn}, but was at {self.high_lsn}")
-        if batch.incarnation < self._incarnation:
-            raise StoreLost(f"incarnation {batch.incarnation} of a store that is at {self._incarnation}")
         self.store_id = batch.store_id
         self.high_lsn = max(self.high_lsn, batch.durable_lsn)
         if batch.incarnation > self._incarnation:
             self._incarnation, self._expected = batch.incarnation, batch.base
             self._early.clear()
+        self._expected = max(self._expected, batch.base)  # the sender has begun another lane behind an earlier one
         if batch.first + len(batch.messages) - 1 > self._expected + limits.LANE_WINDOW:
             return self._expected - 1
         for number, message in enumerate(batch.messages, batch.first):

@@ -95,9 +95,9 @@ class Migrations:
         return migration
 
     def aborted(self, migration_id: str) -> bool:
-        """Whether the migration is aborted (an unknown one counts as aborted: fail closed)."""
+        """Whether it gives nothing any more, so that what is in doubt is recalled: aborted, over, or unknown here."""
         migration = self._all.get(migration_id)
-        return migration is None or migration.aborted is not None
+        return migration is None or migration.aborted is not None or migration.finished
 
     def peer_store(self, peer: str) -> str | None:
         """The store of that peer that a migration which is not over is with. An aborted one may have keys there."""
@@ -143,6 +143,8 @@ class Migrations:
             return "MIGRATION_UNKNOWN"
         if m.aborted is not None:
             return "MIGRATION_ABORTED"
+        if m.finished:
+            return "MIGRATION_OVER"
         if not self._host.permitted:
             return "PERMISSION_REVOKED"
         return None

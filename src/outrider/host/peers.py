@@ -20,6 +20,8 @@ class Peers:
     def __init__(self, host: "Host") -> None:
         self._host = host
         self._lanes: dict[str, Lane] = {}
+        self._bulk_lanes: dict[str, Lane] = {}
+        """The last one to each peer: the next one's numbers go on behind it."""
         self._receivers: dict[str, Receiver] = {}
         self._landings: dict[str, tuple[Landing, Receiver]] = {}
 
@@ -73,10 +75,16 @@ class Peers:
 
         Only a new migration may say so. Without one, another store is a lost one (PROTOCOL.md §9).
         """
-        lane = self._lanes.get(peer)
-        if lane is None or peer_store is None or lane.peer_store in (None, peer_store):
-            return
-        await self.part(peer)
+        known = {
+            receiver.store_id for receiver in (self._receivers.get(peer), self._landing_receiver(peer)) if receiver
+        }
+        if peer in self._lanes:
+            known.add(self._lanes[peer].peer_store)
+        if peer_store is not None and known - {None, peer_store}:
+            await self.part(peer)
+
+    def _landing_receiver(self, peer: str) -> Receiver | None:
+        return self._landings[peer][1] if peer in self._landings else None
 
     async def part(self, peer: str) -> None:
         """Speak no more with the store that a peer had."""
@@ -95,7 +103,8 @@ class Peers:
         async def encoded(batch: BulkBatch) -> bytes:
             return encode(batch)  # its content is compressed already
 
-        return Lane(
+        before = self._bulk_lanes.get(peer)
+        lane = self._bulk_lanes[peer] = Lane(
             peer,
             self._host.hello,
             lambda body: self._host.link.post(peer, body, bulk=True),
@@ -107,7 +116,9 @@ class Peers:
             on_store_lost=lambda why: self._host.store_lost(peer, why),
             window=4,
             batch_messages=1,
+            through=before.through + before.waiting if before is not None else 0,
         )
+        return lane
 
     def receiver(self, peer: str) -> Receiver:
         """What takes the control lane of a peer."""

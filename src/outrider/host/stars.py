@@ -151,11 +151,20 @@ class StarActor(Actor):
         apart = set_apart(before, rows, self.host.grants.excepted(self.key, event.x))
         return SetRow(self.key, before, after, keep=apart)
 
+    def _forget_volatile(self) -> None:
+        """What the actors of the UEs that follow `*p` wanted or held was about a row that is gone."""
+        apart = self.host.store.own_rows(*partition_range(self.partition))
+        for key, actor in list(self.host.actors.items()):
+            if key[:1] == b"u" and key[1] == self.partition and key not in apart:
+                actor.moved_with_partition()
+
     def _released(self, row: Row) -> None:
         super()._released(row)
         self._content = None
+        self._forget_volatile()
         self.host.stars.thaw(self.partition)
         self.host.wake_partition(self.partition)
+        self.host.outbox.start()  # messages of its UEs that waited meanwhile, or came with it
 
     def _installed(self) -> None:
         for key in self._dropped:
@@ -166,6 +175,7 @@ class StarActor(Actor):
 
     def _hand_over(self, peer: str, row: Row) -> None:
         """Nothing rides in the grant of a partition: what waits is forwarded behind it, in order."""
+        self._forget_volatile()
 
     def _excepted(self) -> list[bytes]:
         return list(self.host.store.own_rows(*partition_range(self.partition)))
