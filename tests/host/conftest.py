@@ -215,7 +215,10 @@ class _Link:
         if pair in net.cut or peer not in net.hosts:
             raise Unreachable("cut", not_sent=False)
         batch = bulk_batch.decode(body) if bulk else lane_batch.decode(decompress(body))
-        response = await net.fronts[peer]._take(self._network, batch, bulk)
+        try:
+            response = await net.fronts[peer]._take(self._network, batch, bulk)
+        except RuntimeError as error:  # a host that was taken away under the request; its server would answer 500
+            raise Unreachable(str(error), not_sent=False) from None
         await asyncio.sleep(net.delay_s / 2)
         if pair in net.lost_answers or (peer, self._network) in net.cut:
             raise Unreachable("answer lost", not_sent=False)
