@@ -1,6 +1,7 @@
 """More requests than a host can serve: the surplus is refused at the door, and everything else goes on."""
 
 import asyncio
+import math
 import threading
 from types import SimpleNamespace
 
@@ -184,7 +185,7 @@ async def test_the_oldest_request_gets_the_next_place():
     order = []
 
     async def one(arrived_s):
-        await places.wait(arrived_s)
+        await places.wait(arrived_s, math.inf)
         order.append(arrived_s)
 
     waiting = [asyncio.ensure_future(one(s)) for s in (3.0, 1.0, 2.0)]
@@ -201,7 +202,7 @@ async def test_the_oldest_request_gets_the_next_place():
 async def test_whoever_gives_up_leaves_its_turn_to_the_next():
     places = Places(1)
     places.take()
-    first, second = (asyncio.ensure_future(places.wait(s)) for s in (1.0, 2.0))
+    first, second = (asyncio.ensure_future(places.wait(s, math.inf)) for s in (1.0, 2.0))
     await asyncio.sleep(0)
     places.leave()
     first.cancel()  # its turn has come, and it does not take it
@@ -210,11 +211,21 @@ async def test_whoever_gives_up_leaves_its_turn_to_the_next():
     assert not places.take()
 
 
+async def test_whoever_has_no_time_left_waits_no_longer():
+    places = Places(1)
+    places.take()
+    now_s = asyncio.get_running_loop().time()
+    assert not await places.wait(1.0, now_s + 0.03)
+    assert not len(places)
+    places.leave()
+    assert places.take()
+
+
 async def test_an_urgent_one_takes_a_place_beyond_those_that_there_are():
     places = Places(1)
     assert places.take()
     assert places.take(first=True)
-    waiting = asyncio.ensure_future(places.wait(0.0))
+    waiting = asyncio.ensure_future(places.wait(0.0, math.inf))
     await asyncio.sleep(0)
     places.leave()
     await asyncio.sleep(0)
@@ -226,9 +237,11 @@ async def test_an_urgent_one_takes_a_place_beyond_those_that_there_are():
 async def test_what_is_expected_follows_the_pace(monkeypatch):
     now = [0.0]
     places = Places(1)
-    monkeypatch.setattr(places, "_loop", SimpleNamespace(time=lambda: now[0], create_future=asyncio.Future))
+    monkeypatch.setattr(
+        places, "_loop", SimpleNamespace(time=lambda: now[0], create_future=asyncio.Future, call_later=lambda *_: None)
+    )
     places.take()
-    waiting = [asyncio.ensure_future(places.wait(0.0)) for _ in range(100)]
+    waiting = [asyncio.ensure_future(places.wait(0.0, math.inf)) for _ in range(100)]
     await asyncio.sleep(0)
     assert places.expected_s() == 0.0
     for _ in range(50):

@@ -77,10 +77,16 @@ class Actor:
             self.wake()
 
     def serve(self, job: Job) -> Awaitable[object]:
-        """A job has come; where nothing of the key goes on, it is done in the caller's task, which spares one."""
-        if self._enter(job) and self._task is None:
-            self._task = asyncio.current_task(self.host.loop)
-            return self._run(job)
+        """A job has come. Where the key is owned and nothing of it goes on, it runs in the caller's task, to spare one.
+
+        Only its own unit does: whatever else happens to the key, a job is answered without it when its time is up.
+        """
+        alone = self._task is None and not self._inbox and not self.queue
+        if self._enter(job):
+            if alone and not self._inbox and self.host.store.row(self.key).state is Ownership.OWNED:
+                self._task = asyncio.current_task(self.host.loop)
+                return self._run(once=True)
+            self.wake()
         return job.reply
 
     def _enter(self, job: Job) -> bool:
@@ -156,11 +162,11 @@ class Actor:
 
     # ----------------------------------------------------------------------------------------- the task
 
-    async def _run(self, until: Job | None = None) -> None:
-        """Do what there is; in the task of a job's caller only until that job is answered."""
-        stars = self.host.stars
+    async def _run(self, *, once: bool = False) -> None:
+        """Do what there is, or one thing of it; until the first job has to wait."""
+        stars, waits = self.host.stars, False
         try:
-            while (self._inbox or self.queue) and not (until is not None and until.reply.done()):
+            while (self._inbox or self.queue) and not waits:
                 if stars.frozen(self.key):
                     self._hold_back()
                     break
@@ -168,18 +174,19 @@ class Actor:
                 try:
                     if self._inbox:
                         await self._take(self._inbox.popleft())
-                    elif not await self._serve():
-                        break
+                    else:
+                        waits = not await self._serve()
                 finally:
                     stars.closed(self.key)
+                if once:
+                    break
         except asyncio.CancelledError:
             raise
         except Exception as error:
             self.host.fault(f"actor of {key_text(self.key)}", error)
         finally:
             self._task = None
-            more = self.queue and until is not None and until.reply.done()
-            if more or (self._inbox and not stars.frozen(self.key)):
+            if (self._inbox or (once and self.queue and not waits)) and not stars.frozen(self.key):
                 self.wake()
             self.rest()
 

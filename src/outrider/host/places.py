@@ -9,11 +9,16 @@ _ENOUGH = 32
 """So many have had to be served for their pace to mean something."""
 
 
+_LOOK_S = 0.02
+"""How late it may be noticed that somebody's time is up."""
+
+
 class _Waiting(NamedTuple):
     arrived_s: float
     number: int
     since_s: float
-    turn: asyncio.Future[None]
+    until_s: float
+    turn: asyncio.Future[bool]
 
 
 class Places:
@@ -28,6 +33,7 @@ class Places:
         self._since_s = 0.0
         """Since when somebody has been waiting; `_served` counts those whose turn has come since then."""
         self._served = 0
+        self._looking = False
 
     def __len__(self) -> int:
         """How many wait."""
@@ -52,19 +58,39 @@ class Places:
             return True
         return False
 
-    async def wait(self, arrived_s: float) -> None:
-        """Wait for a place, behind all requests that came before, and take it."""
+    async def wait(self, arrived_s: float, until_s: float) -> bool:
+        """Wait for a place, behind all requests that came before, and take it; False if that took too long."""
         now_s = self._loop.time()
         if not self._waiting:
             self._since_s, self._served = now_s, 0
-        turn: asyncio.Future[None] = self._loop.create_future()
-        heapq.heappush(self._waiting, _Waiting(arrived_s, next(self._numbers), now_s, turn))
+            self._look_later()
+        turn: asyncio.Future[bool] = self._loop.create_future()
+        heapq.heappush(self._waiting, _Waiting(arrived_s, next(self._numbers), now_s, until_s, turn))
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():
+            if not turn.cancelled() and turn.result():
                 self.leave()  # its turn had come at that moment
             raise
+
+    def _look(self) -> None:
+        """Send away those whose time is up: all together, because a timer for each would cost more than the wait."""
+        now_s = self._loop.time()
+        late = [waiting.turn for waiting in self._waiting if waiting.until_s <= now_s]
+        for turn in late:
+            if not turn.done():
+                turn.set_result(False)
+        if late:
+            self._waiting = [waiting for waiting in self._waiting if not waiting.turn.done()]
+            heapq.heapify(self._waiting)
+        self._looking = False
+        if self._waiting:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._loop.call_later(_LOOK_S, self._look)
 
     def leave(self) -> None:
         """Leave a place to the first that waits, or to whoever comes."""
@@ -72,6 +98,6 @@ class Places:
             turn = heapq.heappop(self._waiting).turn
             if not turn.done():
                 self._served += 1
-                turn.set_result(None)
+                turn.set_result(True)
                 return
         self._free += 1

@@ -195,8 +195,9 @@ class Units:
 
         What its job has waited for that turn is gone. With next to nothing left the worker would only be cut off.
         """
-        if not self._places.take(first=job.carried.kind == "emergency"):
-            await self._places.wait(job.arrived_s)
+        has = self._places.take(first=job.carried.kind == "emergency")
+        if not has and not await self._places.wait(job.arrived_s, job.deadline_s):
+            return WorkerFault("WORKER_BUSY", "Its time was up before its turn came")
         try:
             left_ms, least_ms = float(limits.UNIT_LIMIT_MS), 0.0
             if run.kind != "arrival":

@@ -6,8 +6,7 @@ the whole unit ends.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -370,14 +369,22 @@ def _from_root(frame: Frame) -> list[Frame]:
     return frames[::-1]
 
 
-@contextlib.contextmanager
-def entered(unit: Unit) -> Iterator[None]:
+def entered(unit: Unit) -> "_Entered":
     """Make it the current unit of this task; for whoever runs handlers."""
-    token = _current.set(unit)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    return _Entered(unit)
+
+
+class _Entered:
+    __slots__ = ("_token", "_unit")
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._unit)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def unit() -> Unit:

@@ -12,7 +12,7 @@ is read of a key while a transaction changes it is not kept at all, so nobody wh
 
 import threading
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from outrider.core import limits
 from outrider.core.record import Head, Record
@@ -27,6 +27,7 @@ from outrider.store.port import (
     Outcome,
     Replace,
     SetRow,
+    SetValue,
     Take,
     Work,
 )
@@ -137,11 +138,9 @@ class Recent:
 
     def _note(self, operation: Operation, outcome: Outcome) -> None:
         match operation:
-            case Work(identity=None):
-                pass
-            case Work(key=key, identity=str(identity)):
-                if isinstance(outcome, Done):
-                    _add(self._keys, identity, key)
+            case Work():
+                if operation.identity is not None and isinstance(outcome, Done):
+                    _add(self._keys, operation.identity, operation.key)
             case SetRow(key=key) | Take(key=key):
                 if key[:1] == b"p":  # many follow this row
                     self._forget_all()
@@ -164,6 +163,10 @@ class Recent:
             case Erase():
                 self._forget_all()
                 self._keys.clear()
+            case SetValue():
+                pass
+            case _:
+                assert_never(operation)
 
     def _keep(self, context: Context) -> bool:
         """Keep a context, unless it is too large."""
