@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -248,6 +250,34 @@ def test_the_process_ends_in_silence_when_its_keeper_dies_before_the_answer(sour
     said = started.stderr.read()
     started.stderr.close()
     assert (started.wait(30), said) == (0, b"")
+
+
+def test_an_answer_that_is_interrupted_while_it_is_written_arrives_whole(source, make):
+    source.commit([Work(make.ue(100 + n, n % 4), 1, [make.put("a", os.urandom(100_000))]) for n in range(30)])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "outrider.store.bulk_process", str(source.path)],
+            stdin=subprocess.PIPE,
+            stdout=theirs,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert started.stdin is not None
+        order = msgspec.msgpack.encode(("scan", (b"u", b"v", 1_000)))
+        started.stdin.write(len(order).to_bytes(8, "big") + order)
+        started.stdin.flush()
+        length = int.from_bytes(ours.recv(8, socket.MSG_WAITALL), "big")
+        waits = Path(f"/proc/{started.pid}/stat")
+        while waits.read_text().rpartition(")")[2].split()[0] != "S":  # the socket is full, and nobody reads
+            os.sched_yield()
+        for signal_number in (signal.SIGSTOP, signal.SIGCONT):
+            os.kill(started.pid, signal_number)
+        assert length > 1_000_000  # more than a socket holds
+        with ours.makefile("rb") as answers:
+            started.stdin.close()  # when it has answered, it ends
+            theirs.close()
+            assert len(answers.read(length)) == length
+        assert started.wait(30) == 0
 
 
 async def test_a_reading_process_that_was_told_to_end_is_closed_without_a_word(source):

@@ -210,8 +210,10 @@ def main() -> None:
     for pipe in (sys.stdin, sys.stdout):
         with contextlib.suppress(OSError):  # a system with smaller pipes is slower, not wrong
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    # Of an unbuffered standard output (PYTHONUNBUFFERED) a write that a signal interrupts writes a part, and says so.
+    answers = open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115
     try:
-        serve(BulkWork(Path(sys.argv[1])), sys.stdin.buffer, sys.stdout.buffer)
+        serve(BulkWork(Path(sys.argv[1])), sys.stdin.buffer, answers)
     except BrokenPipeError:  # the keeper has ended while its question was answered; nobody is left to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
