@@ -127,10 +127,11 @@ async def test_a_restarted_peer_that_turns_a_repeated_forward_away_does_not_make
     await net.begin("m", A, B)
     assert await net.add(B, "imsi-1") == 2
     await net.until(lambda: state(net, A, key) is Ownership.FOREIGN, "the acceptance")
-    net.hosts[A].forwards.answered = lambda *_: None
+    came = []
+    net.hosts[A].forwards.answered = lambda *answer: came.append(answer)
     lost = net.post(A, "imsi-1", key="k", limit_s=4.0)
-    await net.until(lambda: net.hosts[B].store.context(key).head.n == 3, "the unit")
-    await net.until(lambda: not net.hosts[B].peers.lane(A).waiting, "the answer")
+    await net.until(lambda: came and not net.hosts[B].peers.lane(A).waiting, "the answer")
+    assert net.hosts[B].store.context(key).head.n == 3
     del net.hosts[A].forwards.answered
     host = await net.restart(B)
     host.worker_starting = True

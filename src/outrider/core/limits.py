@@ -53,6 +53,14 @@ RESEND_MAX_MS = 5_000
 LANE_BACKOFF_MAX_MS = 1_000
 """A lane whose link is down is tried again at least this often, so that healing is noticed at once."""
 
+LANE_PACE_MS = 4
+"""Forwards, answers and the shadow's log leave at least so long after the last post, together; whatever a change of owner
+waits for leaves at once. A post costs about a millisecond of processor time on its way."""
+
+FOLLOW_PACE_MS = 20
+"""How often those who follow a log are sent what is new, at most: a frame for each commit would cost more than the
+commit. By so much more a shadow may lag, and a grant's last entries may be longer."""
+
 IDEMPOTENCY_WINDOW_MS = 30_000
 """How long an answer is kept for retries; at least twice a consumer's longest retry time (§4.3)."""
 

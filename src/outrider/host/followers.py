@@ -218,6 +218,7 @@ class Copy:
                 self._again.discard((start, stop))
                 await self._chunks(start, stop)
             await host.next_commit(self.pending.read_lsn)
+            await asyncio.sleep(limits.FOLLOW_PACE_MS / 1000)
 
     async def _chunks(self, start: bytes, stop: bytes, *, advance: bool = False) -> int:
         """Send a range in chunks, the log behind each where the cursor advances; returns the last lane number.
@@ -360,6 +361,12 @@ class Shadow:
         self._sent_lsn = self.pending.acked_lsn
         self._host.committed_event()
 
+    async def keep(self) -> None:
+        """Note how far home has the log; what is older than this note is sent again after a crash, and passed over."""
+        if self.pending.acked_lsn > self._saved_lsn:
+            self._saved_lsn = self.pending.acked_lsn
+            await self._host.committer.submit(SetValue("shadow-acked", str(self._saved_lsn).encode()))
+
     async def _run(self) -> None:
         host = self._host
         while True:
@@ -369,11 +376,9 @@ class Shadow:
                     break
                 self._sent_lsn = entries[-1].lsn
                 host.send(self.home, messages.Shadow(self._sent_lsn, entries))
-            if self.pending.acked_lsn > self._saved_lsn:
-                self._saved_lsn = self.pending.acked_lsn
-                await host.committer.submit(SetValue("shadow-acked", str(self._saved_lsn).encode()))
             full = self._sent_lsn - self.pending.acked_lsn >= 4 * limits.LOG_BATCH
             await host.next_commit(host.store.last_lsn() if full else self._sent_lsn)
+            await asyncio.sleep(limits.FOLLOW_PACE_MS / 1000)
 
 
 class Followers:

@@ -370,6 +370,8 @@ class Host:
         while True:
             await asyncio.sleep(2.0)
             self._taken_s = {key: at_s for key, at_s in self._taken_s.items() if self.dwells(key)}
+            if self.followers.shadow is not None:
+                await self.followers.shadow.keep()
             needed = self.followers.needed_lsn()
             through = self.store.last_lsn() if needed is None else needed
             await self.committer.run(functools.partial(self.store.trim_log, through))

@@ -66,6 +66,7 @@ class Peers:
                 durable_lsn=self._host.store.last_lsn,
                 on_peer_restart=lambda: self._host.peer_restarted(peer),
                 on_store_lost=lambda why: self._host.store_lost(peer, why),
+                patient=messages.PATIENT,
             )
             lane.peer_store = peer_store or self._host.migrations.peer_store(peer)
         return lane

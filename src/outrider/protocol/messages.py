@@ -179,6 +179,9 @@ LaneMessage = (
     | ShadowFull
 )
 
+PATIENT = (Forward, Answered, Shadow, ShadowAck)
+"""Messages that come in numbers, and that no change of owner waits for."""
+
 
 class LaneBatch(msgspec.Struct, frozen=True, array_like=True):
     """One POST to a peer's lane: who speaks (store, incarnation), to which store, messages numbered from `first`.
