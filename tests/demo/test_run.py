@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from outrider.demo.checker import Phase, Timeline
+from outrider.demo.course import Options, Run, turning
 from outrider.demo.example import example
 from outrider.demo.live import View, draw
 from outrider.demo.processes import ProcessFailed, Running, together
-from outrider.demo.run import Options, Run, turning
 from outrider.demo.stage import HOME, TARGET, Stage
 from outrider.demo.track import Move, write_track
 from outrider.demo.usage import Ledger

@@ -19,6 +19,7 @@ import apsw
 import pytest
 from rich.console import Console
 
+from outrider.demo import course
 from outrider.demo import run as demo
 from outrider.demo.live import Screen, View
 from outrider.demo.processes import Running
@@ -159,7 +160,7 @@ async def test_neither_network_opens_the_others_files_and_no_supi_is_at_the_targ
     watching = asyncio.create_task(seen.watch())
     try:
         with Screen(View(HOME, TARGET), Console(quiet=True)) as screen:
-            options = demo.Options(service_dir, ues=20, rate=0.5, keep=tmp_path / "run")
+            options = course.Options(service_dir, ues=20, rate=0.5, keep=tmp_path / "run")
             report = await demo.run(options, screen)
     finally:
         watching.cancel()

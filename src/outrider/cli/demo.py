@@ -39,11 +39,12 @@ def demo(
 
     from outrider.cli.outcome import FAULT, ending
     from outrider.core.refusal import Refused
+    from outrider.demo.course import Options
     from outrider.demo.example import example
     from outrider.demo.live import Screen, View
     from outrider.demo.processes import ProcessFailed
     from outrider.demo.report import show
-    from outrider.demo.run import Options, run
+    from outrider.demo.run import run
     from outrider.demo.stage import HOME, TARGET
     from outrider.demo.track import TrackError, read_track
 

@@ -54,8 +54,8 @@ LANE_BACKOFF_MAX_MS = 1_000
 """A lane whose link is down is tried again at least this often, so that healing is noticed at once."""
 
 LANE_PACE_MS = 4
-"""Forwards, answers and the shadow's log leave at least so long after the last post, together; whatever a change of owner
-waits for leaves at once. A post costs about a millisecond of processor time on its way."""
+"""Forwards, answers and the shadow's log leave at least so long after the last post, together; whatever a change of
+owner waits for leaves at once. A post costs about a millisecond of processor time on its way."""
 
 FOLLOW_PACE_MS = 20
 """How often those who follow a log are sent what is new, at most: a frame for each commit would cost more than the

@@ -10,7 +10,6 @@ Every run has UEs of its own.
 import asyncio
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,19 +17,15 @@ import msgspec
 from outrider.core.ids import NetworkId
 from outrider.demo.access import NetworkAt
 from outrider.demo.checker import Findings
+from outrider.demo.course import AFTER_S, BEFORE_S, Run, at, clients_of, judge, sink_of, turning
 from outrider.demo.processes import ProcessFailed, Running
 from outrider.sbi.client import SbiClient
-
-if TYPE_CHECKING:
-    from outrider.demo.run import Run
 
 HOME_ROUTED, NO_SERVICE = "home routed", "no service"
 
 
-async def run_baselines(this: "Run") -> dict[str, Findings]:
+async def run_baselines(this: Run) -> dict[str, Findings]:
     """Each baseline after the other, over the networks of the run; what the checker finds in each."""
-    from outrider.demo.run import at
-
     stage = this.stage
     there = at(stage.b, "000002")
     service = (await stage.a.ask("GET", "/nlmsf-catalogue/v1/deployments"))["deployments"][0]
@@ -51,7 +46,7 @@ async def run_baselines(this: "Run") -> dict[str, Findings]:
         await link.end()
 
 
-async def _admit(this: "Run", instances: list[str]) -> None:
+async def _admit(this: Run, instances: list[str]) -> None:
     """Open home's producers to consumers of the target network."""
     other = NetworkId.parse(this.stage.b.id)
     name = "allowedSnpns" if other.nid else "allowedPlmns"
@@ -66,30 +61,28 @@ async def _admit(this: "Run", instances: list[str]) -> None:
                 raise ProcessFailed(f"home's NRF does not admit {other}: {response.status} {response.body[:300]!r}")
 
 
-async def _baseline(this: "Run", name: str, there: NetworkAt, number: int) -> Findings:
+async def _baseline(this: Run, name: str, there: NetworkAt, number: int) -> Findings:
     """Load, the group's journey over and home again, load; judged as the run with a migration is."""
-    from outrider.demo import run as demo
-
     folder = this.stage.directory / f"baseline-{number}"
     folder.mkdir()
     options = replace(this.options, contexts=None, series=this.options.series + number)
-    one = demo.Run(options, this.stage, this.screen, started_s=this.started_s, folder=folder)
-    async with demo.sink_of(one) as sink, demo.clients_of(one, sink, there) as clients:
+    one = Run(options, this.stage, this.screen, started_s=this.started_s, folder=folder)
+    async with sink_of(one) as sink, clients_of(one, sink, there) as clients:
         opened = await clients.order("open")
         if opened.get("failed"):
             raise ProcessFailed(f"{opened['failed']} of {options.ues} sessions could not be opened")
         await clients.order("load")
         one.mark("load")
-        await asyncio.sleep(demo.BEFORE_S)
+        await asyncio.sleep(BEFORE_S)
         one.mark("begin")
         await clients.order("travel")
-        _, _, home_s = demo.turning(one)
+        _, _, home_s = turning(one)
         await asyncio.sleep(max(0.0, one.marks["begin"] + home_s - time.monotonic()))
         one.mark("returned")
-        await asyncio.sleep(demo.AFTER_S)
+        await asyncio.sleep(AFTER_S)
         await clients.order("stop")
         one.mark("end")
         await clients.order("read")
-    findings = await demo.judge(one, allow_failed=True)
+    findings = await judge(one, allow_failed=True)
     this.step(f"the same track, {name}: {findings.requests_ok} of {findings.requests_sent} requests answered")
     return findings

@@ -28,12 +28,12 @@ from rich.table import Table
 
 from outrider.core.refusal import Refused
 from outrider.demo.checker import Findings
+from outrider.demo.course import Options, Run, clients_of, judge, sink_of
 from outrider.demo.example import example
 from outrider.demo.injection import Fault, NotFired, inject, prepare, withdraw
 from outrider.demo.live import Screen, View
 from outrider.demo.matrix import full, pairwise
 from outrider.demo.processes import ProcessFailed, Running
-from outrider.demo.run import Options, Run, clients_of, judge, sink_of
 from outrider.demo.stage import HOME, TARGET, Stage
 from outrider.demo.track import make_track, write_track
 
