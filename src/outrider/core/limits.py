@@ -77,7 +77,10 @@ REQUEST_BYTES = 1024 * 1024
 """Largest request body that the front door takes (413 beyond)."""
 
 FLIPS = 8
-"""Partitions flipped at the same time, so that one waits for the network while another waits for the disk."""
+"""Partitions on their way at the same time, so that one waits for the network while another waits for the disk."""
+
+FLIPS_HELD = 2
+"""Of these, how many are held at a time: more take the processor from each other, and requests wait for all of them."""
 
 FRAME_BYTES = 32 * 1024 * 1024
 """Largest frame, decompressed, that a peer may send; size is checked before anything else."""

@@ -275,6 +275,7 @@ class Actor:
                 self.asked_as.clear()
                 self._hand_over(peer, row)
                 await self._send_grant(peer, x, row.mig or "", full=full)
+                host.mover.given(self.key)
                 reach("grant-sent")
                 self._resend_later()
             case ownership.SendRecall(peer, x):

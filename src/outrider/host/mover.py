@@ -7,6 +7,7 @@ write to it are served by the peer.
 """
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +31,8 @@ class Mover:
         self._host = host
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._moved: dict[bytes, asyncio.Event] = {}
+        self._given: dict[bytes, asyncio.Event] = {}
+        self._held = asyncio.Semaphore(limits.FLIPS_HELD)
         self._settled: set[str] = set()
         self._members: dict[bytes, dict[bytes, str]] = {}
 
@@ -52,8 +55,15 @@ class Mover:
         for migration_id in list(self._tasks):
             await self.stop(migration_id)
 
+    def given(self, key: bytes) -> None:
+        """The grant of a key has left: nothing waits for it here any more."""
+        event = self._given.pop(key, None)
+        if event is not None:
+            event.set()
+
     def moved(self, key: bytes) -> None:
         """The peer has taken a key."""
+        self.given(key)
         event = self._moved.pop(key, None)
         if event is not None:
             event.set()
@@ -80,13 +90,13 @@ class Mover:
         while True:
             await asyncio.sleep(0.25)
             for shared in self._leaning(m.peer):
-                await self._move(shared, m)
+                await self._move(shared, m, nullcontext())
 
     async def _sweep(self, m: HostMigration) -> None:
         host = self._host
         while True:
             stars = [partition_key(p) for p in range(PARTITIONS) if self._owned(partition_key(p))]
-            await self._move_all(stars, m, limits.FLIPS)
+            await self._move_all(stars, m, limits.FLIPS, self._held)
             single = [k for k, row in host.store.own_rows(b"u", b"v").items() if row.state is Ownership.OWNED]
             shared = [k for k, *_ in host.store.heads(b"s", b"t") if self._owned(k)]
             await self._move_all([*single, *shared], m, limits.GRANT_BATCH_KEYS)
@@ -100,27 +110,36 @@ class Mover:
     def _owned(self, key: bytes) -> bool:
         return self._host.store.row(key).state is Ownership.OWNED
 
-    async def _move_all(self, keys: list[bytes], m: HostMigration, at_once: int) -> None:
+    async def _move_all(
+        self, keys: list[bytes], m: HostMigration, at_once: int, held: AbstractAsyncContextManager[None] | None = None
+    ) -> None:
         waiting = iter(keys)
 
         async def one_after_another() -> None:
             for key in waiting:
-                await self._move(key, m)
+                await self._move(key, m, held or nullcontext())
 
         await asyncio.gather(*(one_after_another() for _ in range(min(at_once, len(keys)))))
 
-    async def _move(self, key: bytes, m: HostMigration) -> None:
-        """Give one key away, and again where that was put off, until the peer has it or it is in doubt."""
+    async def _move(self, key: bytes, m: HostMigration, held: AbstractAsyncContextManager[None]) -> None:
+        """Give one key away, and again where that was put off, until the peer has it or it is in doubt.
+
+        `held` is entered for as long as requests of the key may have to wait here.
+        """
         host = self._host
         while self._owned(key) and host.migrations.may_give(m.migration_id, m.peer):
-            event = self._moved.setdefault(key, asyncio.Event())
-            host.actor(key).event(ownership.Want(m.peer, m.migration_id))
+            given, moved = asyncio.Event(), asyncio.Event()
+            self._given[key], self._moved[key] = given, moved
             try:
+                async with held, asyncio.timeout(limits.HOLD_LIMIT_MS / 1000):
+                    host.actor(key).event(ownership.Want(m.peer, m.migration_id))
+                    await given.wait()
                 async with asyncio.timeout(2 * limits.HOLD_LIMIT_MS / 1000):
-                    await event.wait()
+                    await moved.wait()
             except TimeoutError:
                 log.info("relocation.put-off", key=key.hex(), state=host.store.row(key).state.value)
         self._moved.pop(key, None)
+        self._given.pop(key, None)
 
     def _leaning(self, peer: str) -> list[bytes]:
         """Shared objects of this host most of whose members are served by the peer."""
