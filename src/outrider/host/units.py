@@ -91,6 +91,9 @@ class Units:
                 return True
             changes = arrival
             context = _applied(context, arrival)
+        if job.waited:  # from here on it costs what every request costs; `on_arrival` is the migration's
+            host.waits.note(job.waited, (host.now_s() - job.arrived_s) * 1000)
+            job.waited = ""
         if job.carried.kind == "arrival":
             return await self._commit(key, row, job, context, changes, Answer(204, [], b""), digest)
         proposal = await self._ask(context, job)
@@ -157,8 +160,6 @@ class Units:
                     raise RuntimeError(f"the store answered {outcome}")
         self.run_count += 1
         answers.give(job, answer)
-        if job.waited:
-            host.waits.note(job.waited, (host.now_s() - job.arrived_s) * 1000)
         return True
 
     # --------------------------------------------------------------------------------------- the worker
