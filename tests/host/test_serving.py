@@ -93,3 +93,15 @@ async def test_a_request_whose_key_went_under_it_is_sent_after_the_key(net, ask)
     answer = await asked
     assert (answer.status, b"no way to 999-79" in answer.body) == (503, True)
     assert host.store.context(key).head.n == 1
+
+
+async def test_a_wait_at_arrival_ends_when_the_request_may_run(net):
+    await net.create("imsi-1")
+    await net.begin("m", A, B)
+    gate = net.workers[B].gate = asyncio.Event()
+    there = net.post(B, "imsi-1")
+    await net.workers[B].entered.wait()
+    assert net.hosts[B].waits.counts == {"held": 0, "arrival": 1}
+    gate.set()
+    assert (await there).body == b"2"
+    assert net.hosts[B].waits.counts == {"held": 0, "arrival": 1}
