@@ -20,7 +20,7 @@ FOREIGN    under a migration to this network: the key is asked for (WANT) and th
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from outrider.host.failpoints import reach
 from outrider.host.jobs import Job
 from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import NO_VOL, OWNERSHIP, Ownership, Row
+from outrider.protocol.requests import at_acceptance, in_place, waits_for_grant
 from outrider.store.port import DoesNotFit, Done, RowChanged, SetRow, Take
 
 if TYPE_CHECKING:
@@ -100,9 +101,14 @@ class Actor:
             self.queue.appendleft(job)
             if self.vol.held is not None:
                 self._inbox.append(ownership.HoldEnded())
+        elif job.hops:
+            self._place([job])
         else:
             self.queue.append(job)
         return True
+
+    def _place(self, back: Iterable[Job]) -> None:
+        self.queue = deque(in_place(back, self.queue, _came_later))
 
     def wake(self) -> None:
         """Make sure that the task runs."""
@@ -124,7 +130,11 @@ class Actor:
         """The key has come with its `*p`, which proves that an own grant without an answer had been taken."""
         self._cancel("resend")
         self._given = []
-        self.queue.extendleft(reversed(self.host.forwards.take_back(self.key)))
+        self.forwards_back()
+
+    def forwards_back(self) -> None:
+        """The key is this network's with its `*p`: own forwards without an answer run here."""
+        self._place(self.host.forwards.take_back(self.key))
         self.wake()
 
     def peer_restarted(self, peer: str) -> None:
@@ -330,10 +340,10 @@ class Actor:
         self._cancel("hold")
         self._cancel("resend")
         self._cancel("want")
-        for fwd_id, job in reversed(self._given):
-            if self.host.forwards.withdraw(fwd_id):
-                self.queue.appendleft(job)
-        self._given = []
+        given, self._given = self._given, []
+        back = [job for fwd_id, job in given if self.host.forwards.withdraw(fwd_id)]
+        self._place(self.host.forwards.take_back(self.key))
+        self.queue.extendleft(reversed(back))
         self.host.timers.look()
         self.host.outbox.kick(self.key)
 
@@ -341,8 +351,8 @@ class Actor:
         """Order at acceptance (PROTOCOL.md §4.5): requests of the grant, own unanswered forwards, the queue."""
         grant = self.host.grants.pending[self.key, self.host.store.row(self.key).epoch]
         rode = [self.host.reception.job_from_grant(grant, fwd_id, carried, ms) for fwd_id, carried, ms in grant.held]
-        self.queue.extendleft(reversed(self.host.forwards.take_back(self.key)))
-        self.queue.extendleft(reversed(rode))
+        own = self.host.forwards.take_back(self.key)
+        self.queue = deque(at_acceptance(rode, own, self.queue, _came_later))
         self.host.arrived(self.key, grant.identity)
 
     def _hand_over(self, peer: str, row: Row) -> None:
@@ -442,7 +452,7 @@ class Actor:
 
     def _serve_forwarded(self, job: Job, row: Row, epoch: int, owner: str) -> bool:
         """A FORWARD is never forwarded on: it waits, bounded, for a grant its sender knows of, or is told where."""
-        if job.seen_epoch > row.epoch and self.host.now_s() < job.arrived_s + limits.WANT_LIMIT_MS / 1000:
+        if waits_for_grant(job.seen_epoch, row.epoch) and self.host.now_s() < job.arrived_s + limits.WANT_LIMIT_MS / 1000:
             self._later("forwarded", limits.WANT_LIMIT_MS, None)
             return False
         self.queue.popleft()
@@ -489,3 +499,10 @@ class Actor:
         handle = self._timers.pop(name, None)
         if handle is not None:
             handle.cancel()
+
+
+def _came_later(other: Job, job: Job) -> bool:
+    """Whether a waiting job stands behind an own one that comes back; an emergency never does."""
+    if other.carried.kind == "emergency":
+        return False
+    return other.origin is not None or other.arrived_s > job.arrived_s

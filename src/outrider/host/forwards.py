@@ -14,12 +14,10 @@ from outrider.host import answers
 from outrider.host.jobs import Job
 from outrider.host.lanes import Lane
 from outrider.protocol import messages
+from outrider.protocol.requests import HOPS_MAX, aims_again
 
 if TYPE_CHECKING:
     from outrider.host.host import Host
-
-MAX_HOPS = 3
-
 
 class _Pending(NamedTuple):
     """A job that has left, or is about to.
@@ -41,6 +39,10 @@ class _Pending(NamedTuple):
             return False
         self.job.sent = self.sent_before
         return True
+
+    def unknown(self) -> bool:
+        """Whether it may have run, although who answers did not run it: at an earlier try, here or there."""
+        return self.sent_before or (self.lane is not None and self.lane.doubtful(self.number))
 
 
 class Forwards:
@@ -89,17 +91,20 @@ class Forwards:
     def repeat(self, peer: str) -> None:
         """The peer has restarted and lost what it had not run: send it again. What it has run, it answers again."""
         for fwd_id, entry in list(self._pending.items()):
-            if entry.peer == peer and entry.lane is not None and entry.number <= entry.lane.through:
+            if entry.peer != peer or entry.lane is None or not entry.lane.left(entry.number):
+                continue
+            number = entry.number
+            if number <= entry.lane.through:  # the lane itself sends the others again
                 number = entry.lane.send(self._message(fwd_id, entry.job, entry.key))
-                self._pending[fwd_id] = entry._replace(number=number, sent_before=True)
+            self._pending[fwd_id] = entry._replace(number=number, sent_before=True)
 
     def answered(self, peer: str, message: messages.Answered) -> None:
         """The owner has answered. That it did nothing says nothing of an earlier try, here or there."""
         entry = self._pending.get(message.fwd_id)
         if entry is None or entry.peer != peer:
             return
-        self._remove(message.fwd_id)
-        unknown = message.response.status == 503 and entry.sent_before
+        unknown = message.response.status == 503 and entry.unknown()
+        self._ended(message.fwd_id)
         answers.give(entry.job, answers.timed_out() if unknown else message.response)
 
     def not_owner(self, peer: str, message: messages.NotOwner) -> None:
@@ -107,17 +112,18 @@ class Forwards:
         entry = self._pending.get(message.fwd_id)
         if entry is None or entry.peer != peer:
             return
-        self._remove(message.fwd_id)
         job, key = entry.job, message.key or entry.key
-        job.sent = entry.sent_before
-        if key is not None and (message.owner == self._host.me or message.epoch > job.seen_epoch):
+        job.sent = entry.unknown()
+        self._ended(message.fwd_id)
+        if key is not None and aims_again(
+            job.seen_epoch, job.hops, message.epoch, to_me=message.owner == self._host.me
+        ):
             job.hops += 1
             job.seen_epoch = max(job.seen_epoch, message.epoch)
-            if job.hops <= MAX_HOPS:
-                self._host.note_route(key, message.epoch, message.owner)
-                self._host.actor(key).submit(job)
-                return
-        if key is None and message.owner not in (peer, self._host.me) and job.hops < MAX_HOPS:
+            self._host.note_route(key, message.epoch, message.owner)
+            self._host.actor(key).submit(job)
+            return
+        if key is None and message.owner not in (peer, self._host.me) and job.hops < HOPS_MAX:
             job.hops += 1  # it knows no such UE; home does, if anybody
             self.send(job, None, message.owner, 0)
             return
@@ -132,7 +138,7 @@ class Forwards:
         return True
 
     def take_back(self, key: bytes) -> list[Job]:
-        """The unanswered forwards of a key that has just come here, in the order in which they left."""
+        """The unanswered forwards of a key that is this network's now."""
         jobs = []
         for fwd_id in list(self._by_key.get(key, ())):
             entry = self._remove(fwd_id)
@@ -140,6 +146,16 @@ class Forwards:
                 entry.withdraw()
                 jobs.append(entry.job)
         return jobs
+
+    def keys(self) -> list[bytes]:
+        """The keys that have unanswered forwards."""
+        return list(self._by_key)
+
+    def _ended(self, fwd_id: int) -> None:
+        """A forward is answered: what its lane may have to send once more must not be it."""
+        entry = self._remove(fwd_id)
+        if entry is not None and entry.lane is not None:
+            entry.lane.silence(entry.number)
 
     def _remove(self, fwd_id: int) -> _Pending | None:
         entry = self._pending.pop(fwd_id, None)

@@ -78,6 +78,7 @@ class Lane:
         self._messages: deque[Any] = deque()  # numbers through+1 …
         self._cursor = 0  # how many of them are under way
         self._left = 0  # number up to which they may have arrived, at some try
+        self._doubt = 0  # number up to which such a try has failed
         self._in_flight = 0
         self._failed = self._closed = False
         self._peer_incarnation = 0
@@ -102,10 +103,23 @@ class Lane:
 
         Its number stays taken, by a message that says nothing, so no other message moves and nothing is missing.
         """
-        if number <= max(self._left, self.through + self._cursor):
+        if self.left(number):
             return False
-        self._messages[number - self.through - 1] = Void()
+        self.silence(number)
         return True
+
+    def left(self, number: int) -> bool:
+        """Whether a message is under way, or may have arrived before."""
+        return number <= max(self._left, self.through + self._cursor)
+
+    def silence(self, number: int) -> None:
+        """Let a message say nothing where it has to be sent again: to a peer that has restarted it would be new."""
+        if number > self.through:
+            self._messages[number - self.through - 1] = Void()
+
+    def doubtful(self, number: int) -> bool:
+        """Whether a message may have been taken at a failed try, by an incarnation of the peer that is gone by now."""
+        return self.through < number <= self._doubt
 
     @property
     def waiting(self) -> int:
@@ -198,6 +212,8 @@ class Lane:
                 self._failed = True  # taken out of order and something before it is missing: send again
         except (Unreachable, Refused) as error:
             left = not (isinstance(error, Unreachable) and error.not_sent)
+            if left:
+                self._doubt = max(self._doubt, first + len(messages) - 1)
             if self.connected or not self._failed:
                 log.info("lane.down", peer=self.peer, why=str(error))
             self.connected = False
@@ -225,7 +241,7 @@ class Lane:
             self._messages.popleft()
             self._cursor = max(0, self._cursor - 1)
             self.through += 1
-        if self._peer_incarnation not in (0, ack.incarnation):
+        if self._peer_incarnation != ack.incarnation and (self._peer_incarnation or self._doubt):
             self._on_peer_restart()
         self._peer_incarnation = ack.incarnation
         self._room.set()

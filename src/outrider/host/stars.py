@@ -162,6 +162,10 @@ class StarActor(Actor):
         super()._released(row)
         self._content = None
         self._forget_volatile()
+        apart = self.host.store.own_rows(*partition_range(self.partition))
+        for key in self.host.forwards.keys():
+            if key[:1] == b"u" and key[1] == self.partition and key not in apart:
+                self.host.actor(key).forwards_back()
         self.host.stars.thaw(self.partition)
         self.host.wake_partition(self.partition)
         self.host.outbox.start()  # messages of its UEs that waited meanwhile, or came with it
