@@ -13,12 +13,23 @@ from outrider.sim.sync import SyncBounds, SyncWorld
 from outrider.sim.twins import SAFE_ALONE, TWINS, Twin
 from outrider.sim.values import Bounds
 from outrider.sim.world import World
-from outrider.sim.worlds import LARGE, SYNC, WORLDS
+from outrider.sim.worlds import IN_CI, LARGE, WORLDS, open_world
 
 pytestmark = pytest.mark.timeout(900)
 """A search is bounded by its world, not by the clock; this is for machines that do much else."""
 
-QUICK = ("one-ue", "units", "abort", "abort-units", "lost-disk", "declared", "star-units")
+QUICK = (
+    "one-ue",
+    "units",
+    "abort",
+    "abort-units",
+    "lost-disk",
+    "declared",
+    "star-units",
+    "requests",
+    "requests-three",
+    "timers",
+)
 BESIDE_THE_MODEL = {
     "want-unproved": "evidence is judged before; a WANT that is refused changes nothing",
     "grant-late": "a deadline is as good as `HoldEnded`, which is tried",
@@ -42,12 +53,9 @@ BESIDE_THE_MODEL = {
 
 @cache
 def searched(name: str) -> tuple[Found, frozenset[str]]:
-    bounds = {**WORLDS, **SYNC}[name]
-    if isinstance(bounds, SyncBounds):
-        sync = SyncWorld(bounds)
-        return search(sync), frozenset(sync.fired)
-    world = World(Driver(bounds))
-    return search(world), frozenset(world.driver.fired)
+    space = open_world(IN_CI[name])
+    found = search(space)
+    return found, frozenset(space.driver.fired if isinstance(space, World) else space.fired)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -57,7 +65,7 @@ def test_nothing_breaks_in_a_small_world(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in (*WORLDS, *SYNC) if name not in QUICK])
+@pytest.mark.parametrize("name", [name for name in IN_CI if name not in QUICK])
 def test_nothing_breaks_in_a_larger_world(name: str) -> None:
     found, _ = searched(name)
     assert found.complete, f"{found}\n{story_text(found.story)}"
@@ -65,7 +73,7 @@ def test_nothing_breaks_in_a_larger_world(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_worlds_use_every_rule_that_can_matter() -> None:
-    used = frozenset[str]().union(*(searched(name)[1] for name in (*WORLDS, *SYNC)))
+    used = frozenset[str]().union(*(searched(name)[1] for name in IN_CI))
     assert {rule.id for rule in OWNERSHIP.rules} - used == BESIDE_THE_MODEL.keys()
 
 
@@ -120,7 +128,7 @@ def test_messages_that_are_forgotten_in_sync_mode_matter_no_more(bounds: SyncBou
 
 def test_the_documentation_names_every_world_and_every_twin() -> None:
     text = (Path(__file__).parents[2] / "docs" / "explanation" / "exhaustive-search.md").read_text()
-    for name in (*WORLDS, *SYNC, *TWINS, *SAFE_ALONE):
+    for name in (*IN_CI, *TWINS, *SAFE_ALONE):
         assert f"`{name}`" in text, f"docs/explanation/exhaustive-search.md does not speak of {name}"
 
 
@@ -160,4 +168,4 @@ def test_the_command_line_says_that_its_budget_was_used_up(capsys: pytest.Captur
 def test_the_command_line_names_worlds_and_twins(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--list"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in (*WORLDS, *SYNC, *LARGE, *TWINS))
+    assert all(name in out for name in (*IN_CI, *LARGE, *TWINS))

@@ -452,7 +452,10 @@ class Actor:
 
     def _serve_forwarded(self, job: Job, row: Row, epoch: int, owner: str) -> bool:
         """A FORWARD is never forwarded on: it waits, bounded, for a grant its sender knows of, or is told where."""
-        if waits_for_grant(job.seen_epoch, row.epoch) and self.host.now_s() < job.arrived_s + limits.WANT_LIMIT_MS / 1000:
+        if (
+            waits_for_grant(job.seen_epoch, row.epoch)
+            and self.host.now_s() < job.arrived_s + limits.WANT_LIMIT_MS / 1000
+        ):
             self._later("forwarded", limits.WANT_LIMIT_MS, None)
             return False
         self.queue.popleft()

@@ -19,6 +19,7 @@ from outrider.protocol.requests import HOPS_MAX, aims_again
 if TYPE_CHECKING:
     from outrider.host.host import Host
 
+
 class _Pending(NamedTuple):
     """A job that has left, or is about to.
 
@@ -147,9 +148,9 @@ class Forwards:
                 jobs.append(entry.job)
         return jobs
 
-    def keys(self) -> list[bytes]:
-        """The keys that have unanswered forwards."""
-        return list(self._by_key)
+    def keys_within(self, start: bytes, stop: bytes) -> list[bytes]:
+        """The keys of a range that have unanswered forwards."""
+        return [key for key in self._by_key if start <= key < stop]
 
     def _ended(self, fwd_id: int) -> None:
         """A forward is answered: what its lane may have to send once more must not be it."""

@@ -163,8 +163,8 @@ class StarActor(Actor):
         self._content = None
         self._forget_volatile()
         apart = self.host.store.own_rows(*partition_range(self.partition))
-        for key in self.host.forwards.keys():
-            if key[:1] == b"u" and key[1] == self.partition and key not in apart:
+        for key in self.host.forwards.keys_within(*partition_range(self.partition)):
+            if key not in apart:
                 self.host.actor(key).forwards_back()
         self.host.stars.thaw(self.partition)
         self.host.wake_partition(self.partition)

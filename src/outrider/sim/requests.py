@@ -1,4 +1,4 @@
-"""The same search for requests (PROTOCOL.md §4): who runs them, how often, in which order, and what their consumers hear.
+"""The same search for requests (PROTOCOL.md §4): who runs them, how often, in which order, and what they answer.
 
 Networks run the ownership table for one UE, and around it what `host.actor`, `host.forwards` and `host.reception` do
 with requests: queue, hold, hand over in the grant, forward, take back, re-aim, answer. These live in event-loop code,
@@ -23,7 +23,7 @@ request with the idempotency key of an earlier one is its retry. What must hold:
 - refused: where nothing fails and nobody is impatient, no request ends in 503.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -356,7 +356,7 @@ class RequestWorld:
         label = f"{NAMES[i]} decides {m} of {NAMES[j]}"
         for fit in ("fits", "need") if self.bounds.needs and not m.full else ("fits",):
             for admitted in (True, False) if self.bounds.refusals else (True,):
-                event = o.Grant(NAMES[j], m.x, M, fit, admitted=admitted)  # type: ignore[arg-type]
+                event = o.Grant(NAMES[j], m.x, M, fit, admitted=admitted)
                 yield from self._event(s, i, event, label, (j, m))
 
     def _expiries(self, s: State, i: int) -> Iterator[tuple[str, State]]:
@@ -421,8 +421,7 @@ class RequestWorld:
         acked = s._replace(heard=put(s.heard, n, ()))
         kept = s._replace(heard=put(s.heard, n, (*s.heard[n], m)))
         for before in (acked, kept) if s.crashes < self.bounds.crashes else (acked,):
-            for label, after in self._hear(before, i, j, m):
-                yield label, after
+            yield from self._hear(before, i, j, m)
 
     # ------------------------------------------------------------------------------------------ messages
 
@@ -640,9 +639,9 @@ class RequestWorld:
             case o.Release():
                 back = [p for p in host.pending if p.fwd in host.given] if self.keeps_given() else []
                 rest = tuple(p for p in host.pending if p.fwd not in host.given)
-                own, rest = ([p.job for p in rest], ()) if self.takes_back_refused() else ([], rest)
+                own = [p.job for p in rest] if self.takes_back_refused() else []
                 queue = (*(p.job._replace(sent=p.sent_before) for p in back), *self.returned(own, host.queue))
-                return self._with(s, i, queue=queue, pending=rest, given=())
+                return self._with(s, i, queue=queue, pending=() if self.takes_back_refused() else rest, given=())
             case o.ForwardQueue(peer):
                 owner = self._route(host)[1]
                 for job in host.queue:
@@ -674,11 +673,10 @@ class RequestWorld:
             case o.Install():
                 assert grant is not None
                 giver, m = grant
-                held = [Job(r, giver, fwd) for fwd, r in m.held]
+                rode = [Job(r, giver, fwd) for fwd, r in m.held]
                 own = self._taken_back(host) if self.takes_back() else []
-                left = () if self.takes_back() else host.pending
-                queue = tuple(self.at_acceptance(held, own, host.queue))
-                return self._with(s, i, copy=m.copy, queue=queue, pending=left)
+                queue = tuple(self.at_acceptance(rode, own, host.queue))
+                return self._with(s, i, copy=m.copy, queue=queue, pending=() if self.takes_back() else host.pending)
             case o.BecomeShadow():
                 return self._with(s, i, given=())
             case o.Alarm(sentence):
@@ -766,9 +764,8 @@ class RequestWorld:
         for i in self.networks:
             host = s.hosts[i]
             busy = host.units or host.reading
-            steps: Callable[[], Iterator[tuple[str, State]]] = lambda i=i: self._alone(s, i)  # type: ignore[misc]
             if busy or host.inbox or host.vol.held is not None:
-                yield from (a for _, a in steps())
+                yield from (a for _, a in self._alone(s, i))
             elif host.vol.wanted and host.queue:
                 event = o.NotOwner(host.row.peer or NAMES[0], 0)
                 yield from (a for _, a in self._event(s, i, event, ""))

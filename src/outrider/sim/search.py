@@ -13,13 +13,24 @@ import argparse
 import sys
 import time
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import TypeVar
 
 from outrider.sim.space import S, Space
 from outrider.sim.twins import TWINS
-from outrider.sim.worlds import LARGE, SYNC, WORLDS, open_world
+from outrider.sim.worlds import (
+    COPYING,
+    EFFECTS,
+    IN_CI,
+    LARGE,
+    REQUESTS,
+    SYNC,
+    WORLDS,
+    AnyBounds,
+    open_world,
+)
 
 STATES_MAX = 5_000_000
 """About 2 GB of states; a search that needs more should use smaller bounds."""
@@ -133,8 +144,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if result.fault else 1
     changes = {f.name: v for f in fields(some) if (v := getattr(args, f.name)) is not None}
     code = 0
-    for name in args.worlds or [*WORLDS, *SYNC]:
-        bounds = {**WORLDS, **LARGE, **SYNC}[name]
+    for name in args.worlds or IN_CI:
+        bounds = {**IN_CI, **LARGE}[name]
         space = open_world(replace(bounds, **{k: v for k, v in changes.items() if hasattr(bounds, k)}))
         result = search(space, states_max=args.states, seconds_max=args.seconds)
         print(f"{name:<16} {result}", flush=True)
@@ -145,7 +156,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _list() -> None:
-    for title, worlds in (("worlds", WORLDS), ("sync", SYNC), ("large", LARGE)):
+    kinds: dict[str, Mapping[str, AnyBounds]] = {
+        "worlds": WORLDS,
+        "sync": SYNC,
+        "requests": REQUESTS,
+        "effects": EFFECTS,
+        "copying": COPYING,
+    }
+    for title, worlds in (*kinds.items(), ("large", LARGE)):
         print(f"{title}:")
         for name, bounds in worlds.items():
             facts = ", ".join(f"{f.name}={getattr(bounds, f.name)}" for f in fields(bounds))

@@ -7,12 +7,16 @@ kept because a fault of the program, a hostile peer or a fault outside these wor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from outrider.sim import broken
+from outrider.sim import broken, broken_copying, broken_effects, broken_requests
+from outrider.sim.copying import CopyBounds
+from outrider.sim.effects import EffectBounds
 from outrider.sim.model import Driver
+from outrider.sim.requests import RequestBounds
 from outrider.sim.space import Space
-from outrider.sim.sync import SyncBounds, SyncWorld
+from outrider.sim.sync import SyncBounds
 from outrider.sim.values import Bounds
 from outrider.sim.world import World
+from outrider.sim.worlds import AnyBounds
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,9 @@ class Twin:
 
     name: str
     clause: str
-    world: type[Driver] | type[SyncWorld]
-    bounds: Bounds | SyncBounds
+    world: type[Any]
+    """A driver of `sim.world`, or a whole world."""
+    bounds: AnyBounds
     finds: str
     """Beginning of the predicate that breaks; empty where nothing does."""
 
@@ -34,15 +39,12 @@ class Twin:
     @property
     def liveness(self) -> bool:
         """Whether it is to be found by what never ends, or by what is wrong."""
-        return self.finds in ("I9", "")
+        return self.finds in ("I8", "I9", "")
 
     def space(self) -> Space[Any]:
         """The twin's world."""
-        if isinstance(self.bounds, SyncBounds):
-            assert issubclass(self.world, SyncWorld)
-            return self.world(self.bounds)
-        assert issubclass(self.world, Driver)
-        return World(self.world(self.bounds))
+        space = self.world(self.bounds)
+        return World(space) if isinstance(space, Driver) else space
 
 
 _ONE, _TWO = Bounds(networks=3, epochs=4, writes=1), Bounds(epochs=5, writes=2)
@@ -95,6 +97,73 @@ TWINS = {
         Twin("reclaim-too-low", "§8", broken.ReclaimsTooLow, SyncBounds(epochs=5, writes=1), "I9"),
         Twin("fenced-ignored", "§8", broken.FencedIgnored, _SYNC, "I9"),
         Twin("synced-leaves-row", "§8", broken.SyncedLeavesRow, _SYNC, "I9"),
+        Twin("reads-anywhere", "§3.1", broken_requests.ReadsAnywhere, RequestBounds("AB", reads="r-"), "I7"),
+        Twin("held-forgotten", "§3.2, §3.7", broken_requests.HeldForgotten, RequestBounds("A", refusals=True), "I8"),
+        Twin("two-at-once", "§4.1", broken_requests.TwoAtOnce, RequestBounds("AA", units=True), "I3"),
+        Twin(
+            "old-process-commits",
+            "§1, §4.1",
+            broken_requests.OldProcessCommits,
+            RequestBounds("AA", units=True, crashes=1),
+            "I3",
+        ),
+        Twin("runs-again", "§4.3", broken_requests.RunsAgain, RequestBounds("AB", crashes=1), "I6"),
+        Twin("not-taken-back", "§4.5", broken_requests.NotTakenBack, RequestBounds("ABB", impatience=2), "order"),
+        Twin(
+            "not-taken-back-refused",
+            "§3.7, §4.5",
+            broken_requests.NotTakenBackRefused,
+            RequestBounds("AA", epochs=3, refusals=True),
+            "order",
+        ),
+        Twin("queue-before-held", "§4.5", broken_requests.QueueBeforeHeld, RequestBounds("AA"), "order"),
+        Twin("own-behind-queue", "§4.5", broken_requests.OwnBehindQueue, RequestBounds("BB", impatience=2), "order"),
+        Twin("own-as-they-left", "§4.5", broken_requests.OwnAsTheyLeft, RequestBounds("BB", impatience=1), "order"),
+        Twin("forward-not-awaited", "§4.5", broken_requests.ForwardNotAwaited, RequestBounds("A"), "refused"),
+        Twin("forwards-forwards", "§4.6", broken_requests.ForwardsForwards, RequestBounds("A"), "loop"),
+        Twin(
+            "aims-anywhere", "§4.6", broken_requests.AimsAnywhere, RequestBounds("B", networks=3, gives_up=True), "loop"
+        ),
+        Twin("late-is-503", "§4.7", broken_requests.LateIs503, RequestBounds("B", expiries=1), "I8"),
+        Twin("last-try-is-503", "§4.7", broken_requests.LastTryIs503, RequestBounds("B", expiries=2, crashes=1), "I8"),
+        Twin(
+            "sent-after-answer",
+            "§4.7",
+            broken_requests.SentAfterAnswer,
+            RequestBounds("AB", expiries=1, crashes=1),
+            "I8",
+        ),
+        Twin(
+            "restart-unnoticed",
+            "§4.7",
+            broken_requests.RestartUnnoticed,
+            RequestBounds("B", expiries=1, crashes=1),
+            "I8",
+        ),
+        Twin("delivery-not-open", "§5, §3.1", broken_effects.DeliveryNotOpen, EffectBounds(entries="1"), "§5"),
+        Twin("many-under-way", "§5", broken_effects.ManyUnderWay, EffectBounds(entries="2"), "I6"),
+        Twin("counts-anew", "§5, §1", broken_effects.CountsAnew, EffectBounds(entries="11", timeouts=1), "I6"),
+        Twin("outbox-stays-behind", "§5, §1", broken_effects.OutboxStaysBehind, EffectBounds(entries="1"), "I6"),
+        Twin("entry-before-disk", "§5", broken_effects.EntryBeforeDisk, EffectBounds(entries="11", crashes=1), "I6"),
+        Twin("deleted-first", "§5", broken_effects.DeletedFirst, EffectBounds(entries="1", timeouts=1), "I6"),
+        Twin("nothing-dropped", "§5, §6", broken_effects.NothingDropped, EffectBounds(entries="1", timeouts=1), "I6"),
+        Twin(
+            "last-id-in-memory",
+            "§6",
+            broken_effects.LastIdInMemory,
+            EffectBounds(entries="1", timeouts=1, crashes=1),
+            "I6",
+        ),
+        Twin("shadow-fires", "§5", broken_effects.ShadowFires, EffectBounds(firings=1), "I6"),
+        Twin("generation-unchecked", "§5", broken_effects.GenerationUnchecked, EffectBounds(4, firings=2), "I6"),
+        Twin("rearmed-apart", "§5", broken_effects.RearmedApart, EffectBounds(firings=1, crashes=1), "§5"),
+        Twin("overdue-not-found", "§5, §10", broken_effects.OverdueNotFound, EffectBounds(firings=1), "§5"),
+        Twin("durable-before-seal", "§7", broken_copying.DurableBeforeSeal, CopyBounds(), "acked"),
+        Twin("ahead-dropped", "§7", broken_copying.AheadDropped, CopyBounds(crashes=0), "acked"),
+        Twin("staging-kept", "§7, §10", broken_copying.StagingKept, CopyBounds(early=False), "I4"),
+        Twin("staging-wins", "§7", broken_copying.StagingWins, CopyBounds(crashes=0), "I4"),
+        Twin("row-before-content", "§7, §3.4", broken_copying.RowBeforeContent, CopyBounds(), "I4"),
+        Twin("ghosts-stay", "§7", broken_copying.GhostsStay, CopyBounds(visited=True, crashes=0), "I9"),
     )
 }
 """Each is found."""
@@ -106,6 +175,8 @@ SAFE_ALONE = {
         Twin("commit-check-only", "§3.1", broken.CommitCheckOnly, Bounds(epochs=4, writes=2, units=True), ""),
         Twin("answers-of-anybody", "§3.7", broken.AnswersOfAnybody, _ONE, ""),
         Twin("log-follows-anything", "§7", broken.LogFollowsAnything, Bounds(epochs=3, writes=2, stream=True), ""),
+        Twin("read-unchecked", "§3.1", broken_requests.ReadUnchecked, RequestBounds("AB", reads="r-"), ""),
+        Twin("log-on-owned", "§7", broken_copying.LogOnOwned, CopyBounds(writes=1, crashes=0), ""),
         Twin("unfold-unchecked", "§1", broken.UnfoldUnchecked, Bounds(star=True, epochs=3, writes=1), ""),
     )
 }

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from outrider.sim.copying import CopyBounds, CopyWorld
+from outrider.sim.effects import EffectBounds, EffectWorld
 from outrider.sim.model import Driver
+from outrider.sim.requests import RequestBounds, RequestWorld
 from outrider.sim.space import Space
 from outrider.sim.sync import SyncBounds, SyncWorld
 from outrider.sim.values import Bounds
@@ -41,17 +44,73 @@ SYNC = {
 }
 """The worlds of `sync` mode, also in CI."""
 
-LARGE: dict[str, Bounds | SyncBounds] = {
+REQUESTS = {
+    # A request at the owner and two at the target, while the key goes there and back.
+    "requests": RequestBounds("ABB", epochs=3),
+    # Waits for a grant that end without one, and grants that are refused: what waits goes elsewhere, and comes back.
+    "requests-impatient": RequestBounds("BB", impatience=2),
+    "requests-refused": RequestBounds("AAB", epochs=3, refusals=True),
+    # A forward whose receiver does not wait for the grant that it belongs to; three networks, and stale routes.
+    "requests-told": RequestBounds("AAB", gives_up=True),
+    "requests-three": RequestBounds("B", networks=3, epochs=3, gives_up=True),
+    # Units, and reads while the key is held, as steps of their own.
+    "requests-units": RequestBounds("ABB", units=True),
+    "requests-reads": RequestBounds("AAB", reads="r--", epochs=3, units=True),
+    # Crashes and deadlines; a consumer tries again with the same key.
+    "requests-crash": RequestBounds("B", expiries=1, crashes=1),
+    "requests-retry": RequestBounds("BB", keys="aa", expiries=1, crashes=1),
+}
+"""The worlds of requests, also in CI."""
+
+EFFECTS = {
+    # Units with two entries and with one, deliveries without an answer, a crash.
+    "outbox": EffectBounds(entries="21", timeouts=1, crashes=1),
+    # A timer that is armed anew each time it fires, while its key goes to and fro.
+    "timers": EffectBounds(firings=2, crashes=1),
+}
+"""Outbox and timers, also in CI."""
+
+COPYING = {
+    # Two UEs are copied while they are written to; each may go alone before the rest goes with `*p`.
+    "copy": CopyBounds(writes=1, crashes=0),
+    # The source or the target restarts in the middle of it.
+    "copy-crash": CopyBounds(writes=2, early=False),
+    # The target has copies of an earlier visit, and one too many: there is no staging file.
+    "copy-again": CopyBounds(writes=1, visited=True, crashes=0),
+}
+"""The copy, also in CI."""
+
+AnyBounds = Bounds | SyncBounds | RequestBounds | EffectBounds | CopyBounds
+
+IN_CI: dict[str, AnyBounds] = {**WORLDS, **SYNC, **REQUESTS, **EFFECTS, **COPYING}
+"""Everything that CI searches."""
+
+LARGE: dict[str, AnyBounds] = {
     "large-one-ue": Bounds(networks=3, epochs=6, writes=3),
     "large-star": Bounds(star=True, epochs=5, writes=2, forget=True),
     "large-star-two-ues": Bounds(ues=2, star=True, epochs=4, writes=1, forget=True),
     "large-star-three": Bounds(networks=3, star=True, epochs=4, writes=1, forget=True),
     "large-star-all": Bounds(networks=3, ues=2, star=True, epochs=3, writes=0, forget=True),
     "large-sync": SyncBounds(epochs=7, writes=3, forget=True),
+    "large-requests": RequestBounds("AAB", epochs=3, refusals=True, impatience=1),
+    "large-requests-three": RequestBounds("AB", networks=3, epochs=4),
+    "large-requests-crash": RequestBounds("AB", expiries=1, crashes=1),
+    "large-outbox": EffectBounds(epochs=4, entries="121", timeouts=2, crashes=1),
+    "large-copy": CopyBounds(),
 }
 """By command line: minutes and gigabytes."""
 
 
-def open_world(bounds: Bounds | SyncBounds) -> Space[Any]:
+def open_world(bounds: AnyBounds) -> Space[Any]:
     """The world with these bounds, with no rule removed."""
-    return SyncWorld(bounds) if isinstance(bounds, SyncBounds) else World(Driver(bounds))
+    match bounds:
+        case Bounds():
+            return World(Driver(bounds))
+        case SyncBounds():
+            return SyncWorld(bounds)
+        case RequestBounds():
+            return RequestWorld(bounds)
+        case EffectBounds():
+            return EffectWorld(bounds)
+        case CopyBounds():
+            return CopyWorld(bounds)
