@@ -89,6 +89,31 @@ async def test_a_message_that_was_on_its_way_once_may_have_arrived_for_ever(way)
     assert not way.lane.withdraw(1)
 
 
+async def test_what_has_been_answered_is_not_sent_again(way):
+    """A peer that has restarted would take it for something new."""
+    way.gate.set()
+    way.error = Unreachable("no answer", not_sent=False)
+    way.lane.send(message(1))
+    way.lane.send(message(2))
+    await way.posted(1)
+    way.lane.silence(1)
+    way.error = None
+    await way.lane.taken(2)
+    assert way.taken == [Void(), message(2)]
+
+
+async def test_a_message_whose_first_try_has_failed_is_in_doubt_until_it_is_taken(way):
+    way.gate.set()
+    way.error = Unreachable("no answer", not_sent=False)
+    way.lane.send(message(1))
+    await way.posted(2)
+    assert way.lane.doubtful(1)
+    assert not way.lane.doubtful(2), "it was never tried"
+    way.error = None
+    await way.lane.taken(1)
+    assert not way.lane.doubtful(1)
+
+
 async def test_a_forward_that_never_left_is_503_and_is_never_run(net):
     key = await net.create("imsi-1")
     await net.begin("m", A, B)

@@ -3,8 +3,9 @@
 import asyncio
 
 from outrider.core import limits
+from outrider.core.ids import partition_key
 from outrider.host.workers import WorkerFault
-from outrider.protocol import messages
+from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Ownership, Row
 
 A, B = "999-70", "999-71"
@@ -158,3 +159,55 @@ async def test_a_request_that_came_back_with_its_key_and_is_turned_away_may_have
     host.store.row = lambda _: Row(Ownership.OWNED, 2)
     assert (await reply).status == 504
     del host.store.row
+
+
+async def test_a_restarted_peer_that_turns_away_what_the_lane_sends_again_does_not_make_it_certain(net, monkeypatch):
+    """As above, where not even the lane's own answer to the first try has come."""
+    monkeypatch.setattr(limits, "WORKER_WAIT_MS", 50)
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    await net.until(lambda: state(net, A, key) is Ownership.FOREIGN, "the acceptance")
+    came = []
+    net.hosts[A].forwards.answered = lambda *answer: came.append(answer)
+    net.lost_answers.add((A, B))
+    lost = net.post(A, "imsi-1", key="k", limit_s=4.0)
+    await net.until(lambda: came and not net.hosts[B].peers.lane(A).waiting, "the answer")
+    assert net.hosts[B].store.context(key).head.n == 3
+    net.cut.add((A, B))
+    del net.hosts[A].forwards.answered
+    host = await net.restart(B)
+    host.worker_starting = True
+    net.cut.clear()
+    assert (await lost).status == 504
+    net.lost_answers.clear()
+    host.worker_started()
+    assert await net.add(A, "imsi-1", key="k") == 3
+
+
+async def test_requests_that_went_behind_a_grant_run_at_the_giver_when_that_is_refused(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    host = net.hosts[A]
+    net.cut.add((A, B))
+    host.actor(key).event(ownership.Want(B, "m"))
+    await net.until(lambda: state(net, A, key) is Ownership.GRANTED, "the grant")
+    behind = [net.post(A, "imsi-1", key=name, limit_s=4.0) for name in ("k1", "k2")]
+    await net.until(lambda: len(host.forwards) == 2, "both forwards")
+    host.actor(key).event(ownership.Refused(B, 2, "NO_ROOM"))
+    assert [(await reply).body for reply in behind] == [b"2", b"3"]
+    assert not len(host.forwards)
+
+
+async def test_requests_that_went_behind_a_grant_of_their_partition_run_at_the_giver_when_that_is_refused(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    host, star = net.hosts[A], partition_key(key[1])
+    await net.until(lambda: host.followers.durable("m"), "the copy")
+    net.cut.add((A, B))
+    host.actor(star).event(ownership.Want(B, "m"))
+    await net.until(lambda: state(net, A, key) is Ownership.GRANTED, "the grant")
+    behind = [net.post(A, "imsi-1", key=name, limit_s=4.0) for name in ("k1", "k2")]
+    await net.until(lambda: len(host.forwards) == 2, "both forwards")
+    host.actor(star).event(ownership.Refused(B, 2, "NO_ROOM"))
+    assert [(await reply).body for reply in behind] == [b"2", b"3"]
