@@ -298,13 +298,14 @@ async def play_all(
             outcome = await play(theatre, faults)
             outcomes.append(outcome)
             if console is not None:
-                _say(console, len(outcomes), outcome)
+                say(console, len(outcomes), outcome)
     finally:
         await theatre.close()
     return outcomes
 
 
-def _say(console: Console, number: int, outcome: Outcome) -> None:
+def say(console: Console, number: int, outcome: Outcome) -> None:
+    """One line about a run, and why it failed if it did."""
     fired = "fired" if "NOT FIRED" not in " ".join(outcome.reasons) and outcome.fired else "NOT FIRED"
     console.print(
         f"{number:3} {' + '.join(outcome.faults)} | {outcome.phase} | {fired} | {outcome.ended} | {outcome.verdict} "
