@@ -55,6 +55,8 @@ class Actor:
         """Reads under way beside this task; they keep nothing."""
         self.asked_as: dict[str, str] = {}
         """The identity by which a network without the key has asked for it: an answer by key would tell it nothing."""
+        self.asked_for = False
+        """Another network says that the UE is there, so a grant may say who the UE is."""
         self._inbox: deque[Any] = deque()
         self._task: asyncio.Task[None] | None = None
         self._given: list[tuple[int, Job]] = []
@@ -301,6 +303,7 @@ class Actor:
             case ownership.BecomeShadow():
                 reach("settled")
                 self._cancel("resend")
+                self.asked_for = False
                 self._given = []
                 host.moved_away(self.key)
             case ownership.StoreLost(peer):
@@ -329,6 +332,7 @@ class Actor:
         self._cancel("hold")
         self._cancel("resend")
         self._cancel("want")
+        self.asked_for = False
         for fwd_id, job in reversed(self._given):
             if self.host.forwards.withdraw(fwd_id):
                 self.queue.appendleft(job)
