@@ -106,6 +106,10 @@ class Units:
             changes.append(Change(Kind.IDEMPOTENCY, "", _SENDER + job.sender.hex(), _msgpack.encode(seen)))
         return await self._commit(key, row, job, context, changes, answer, digest)
 
+    def answered(self, context: Context, job: Job) -> Answer | None:
+        """What a job is answered with because its idempotency key is known in this context: again, or 422."""
+        return self._answer_of(context, job, self._digest(job)) if job.keep_answer else None
+
     async def look(self, context: Context, job: Job) -> wire.Proposal | WorkerFault:
         """What the worker proposes for a job, on a context that the caller has read; nothing is committed."""
         if context.head.n and context.head.epoch < context.row.epoch:
