@@ -2,37 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outrider.demo.access import Access, NetworkAt, Nf, NoProducer
+from outrider.demo.access import NoProducer
 from outrider.demo.processes import ProcessFailed
-from outrider.demo.stage import Operator, Stage, new_instance_id
-from outrider.sbi.client import SbiClient, Unreachable
-from outrider.sbi.http import Response
-from outrider.sbi.tokens import TokenSource
+from outrider.demo.stage import Operator, Stage
+from outrider.sbi.client import Unreachable
+from support.consumer import Ask, consumer
 
 SUPIS = [f"imsi-99970000000000{i}" for i in range(1, 5)]
-SESSIONS = "/nsmf-groupsession/v1/ue-sessions"
-Ask = Callable[..., Awaitable[Response]]
-
-
-@contextlib.asynccontextmanager
-async def consumer(operator: Operator) -> AsyncIterator[Ask]:
-    """Asks for the service as any consumer in that network does."""
-    async with SbiClient() as client:
-        name = new_instance_id()
-        tokens = TokenSource(client, operator.nrf_root, name, "AF")
-        access = Access(client, NetworkAt(id=operator.id, nrf_root=operator.nrf_root), tokens, name)
-        await access.register()
-
-        async def ask(method: str, path: str, **more: Any) -> Response:
-            return await access.send(Nf("SMF", "nsmf-groupsession", "internet"), method, SESSIONS + path, **more)
-
-        yield ask
 
 
 async def until(found: Callable[[], Awaitable[Any]], limit_s: float = 60) -> Any:

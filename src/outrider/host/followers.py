@@ -143,6 +143,7 @@ class Copy:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._bulk.close()
+        self._host.followers.reading.discard(self)
         await self.lane.close()
 
     def lag_of(self, key: bytes) -> tuple[Lag, list[LogEntry]]:
@@ -201,6 +202,8 @@ class Copy:
         self.unsent = []
         self._ahead = []
         self.total_ues = (await host.reading(lambda r: r.partition_sum(b"u", b"v"))).ues
+        async with host.followers.exchange:
+            host.followers.reading.add(self)
         await self._chunks(*COPIED, advance=True)
         await self.lane.taken(self.lane.send(messages.Seal(self.migration_id, self.gen)))
         if self._restart.is_set():
@@ -388,6 +391,10 @@ class Followers:
         self._host = host
         self._copies: dict[str, Copy] = {}
         self.shadow: Shadow | None = None
+        self.reading: set[Copy] = set()
+        """Copies whose process may have the live file open: it cannot be exchanged for another under them."""
+        self.exchange = asyncio.Lock()
+        """Held while the live file is exchanged, so that no copy begins to read it meanwhile."""
 
     def start_copy(self, migration_id: str, peer: str) -> None:
         """Begin to copy for a migration, unless that runs already or home follows as the shadow."""
