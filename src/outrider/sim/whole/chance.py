@@ -3,12 +3,13 @@
 import os
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from random import Random
 from unittest import mock
 
 from outrider.core import ids
+from outrider.host import failpoints
 
 PARTITIONS = 4
 """A rule speaks of one partition: so many show what 256 do, and a sweep over them is sixty times shorter."""
@@ -34,6 +35,17 @@ def seeded(seed: str) -> Iterator[None]:
         mock.patch.object(secrets, "token_hex", lambda size=32: chance.randbytes(size).hex()),
         few_partitions(),
     ):
+        yield
+
+
+@contextmanager
+def at_failpoints(reached: Callable[[str], None]) -> Iterator[None]:
+    """Be told of every fail-point that production code passes."""
+    reach = failpoints.reach
+    with ExitStack() as stack:
+        for _, module in sorted(sys.modules.items()):
+            if module.__name__.startswith("outrider.host.") and getattr(module, "reach", None) is reach:
+                stack.enter_context(mock.patch.object(module, "reach", reached))
         yield
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import cast
@@ -90,8 +90,10 @@ class Consumer:
         done = Operation(self.supi, order, keyed, now_s, network=self.network)
         self.history.append(done)
         maybe = False
+        strange = order.kind == "read" and self._chance.random() < 0.25
+        elsewhere = self._chance.choice(sorted(self._doors)) if strange else None  # an AF may ask any network
         while True:
-            network = self.network
+            network = elsewhere or self.network
             sent_s = self._loop.time()
             response, not_sent = await self._try(network, order, f"{self.supi}-{order.seq}" if keyed else None)
             status = response.status if response is not None else None
@@ -152,7 +154,3 @@ class Consumer:
 def _give(answer: "asyncio.Future[Response | None]", response: Response | None) -> None:
     if not answer.done():
         answer.set_result(response)
-
-
-Registered = Callable[[str, str], None]
-"""A UE, by its identity, has registered with a network."""

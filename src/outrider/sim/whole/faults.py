@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from outrider.sim.whole.keeper import Keeper
 from outrider.sim.whole.link import Way, Wires
-from outrider.sim.whole.loop import VirtualLoop
+from outrider.sim.whole.loop import PROCESS, VirtualLoop, context
 from outrider.sim.whole.scenario import Fault
 from outrider.sim.whole.trace import Trace
 
@@ -20,6 +20,30 @@ class Breaker:
         self._trace = trace
         self.disturbed = False
         """A process was stopped or a disk was slow: then waits have no bound."""
+        self._places: dict[str, list[tuple[Fault, int]]] = {}
+        """Where keepers are to be killed, and how often they still have to come there."""
+
+    def heal(self) -> None:
+        """Nothing breaks any more."""
+        self._places.clear()
+
+    def reached(self, place: str) -> None:
+        """A keeper has come to a fail-point."""
+        network = PROCESS.get().partition("#")[0]
+        waiting = self._places.get(network, [])
+        for i, (fault, times) in enumerate(waiting):
+            if fault.place == place:
+                waiting[i] = (fault, times - 1)
+                if times == 1:
+                    del waiting[i]
+                    self._trace.say("faults", f"{network} has come to {place}")
+                    self._keepers[network].kill_here(f"kill -9 at {place}")
+                    self._loop.call_later(fault.for_s, self._again, network, context=context(""))
+                return
+
+    def _again(self, network: str) -> None:
+        if self._keepers[network].wanted:
+            self._keepers[network].start()
 
     async def do(self, fault: Fault) -> None:
         """Break something; returns when it is whole again."""
@@ -27,7 +51,8 @@ class Breaker:
         if not keeper.wanted:
             return
         where = f"{fault.network} → {fault.other}" if fault.trouble in _WAYS else fault.network
-        self._trace.say("faults", f"{fault.trouble} at {where} for {fault.for_s:.3f} s")
+        at = f", at {fault.place} for the {fault.times}. time" if fault.place else ""
+        self._trace.say("faults", f"{fault.trouble} at {where} for {fault.for_s:.3f} s{at}")
         if fault.trouble in _WAYS:
             await self._on_the_way(fault)
             return
@@ -37,6 +62,8 @@ class Breaker:
                 await asyncio.sleep(fault.for_s)
                 if keeper.wanted:
                     keeper.start()
+            case "kill-at":
+                self._places.setdefault(fault.network, []).append((fault, fault.times))
             case "pause":
                 self.disturbed = True
                 self._loop.pause(keeper.process, self._loop.time() + fault.for_s)

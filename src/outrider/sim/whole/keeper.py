@@ -64,6 +64,7 @@ class Keeper:
         self._loop = cast(VirtualLoop, asyncio.get_running_loop())
         self._outside = context("")
         self._starts = 0
+        self._running = False
         self._front: Front | None = None
         self._committer: VirtualCommitter | None = None
         self._answering: dict[int, Callable[[Response | None], None]] = {}
@@ -86,8 +87,9 @@ class Keeper:
 
     def start(self) -> None:
         """Start a process on what is on the disk."""
-        if self.store is not None:
+        if self._running:
             return
+        self._running = True
         self._starts += 1
         self._loop.create_task(self._run(self.process), context=context(self.process))
 
@@ -129,19 +131,29 @@ class Keeper:
 
     def kill(self, why: str) -> None:
         """The machine goes down in the middle of whatever it does."""
-        if self.store is None or self._committer is None:
+        if not self._running:
             return
+        self._running = False
         self._loop.kill(self.process)
         now, after = self._place, self._directory / str(self._starts + 1)
-        write = self._committer.crash(after)
-        shutil.rmtree(now)
+        if self._committer is None:  # it had not opened its store yet
+            if now.exists():
+                now.rename(after)
+            write = "none"
+        else:
+            write = self._committer.crash(after)
+            shutil.rmtree(now)
         self._trace.say(self.network, f"goes down ({why}; the write under way: {write})")
         self._gone()
 
+    def kill_here(self, why: str) -> None:
+        """End the process in the middle of the callback that runs: nothing that it does from now on leaves it."""
+        self._loop.kill(self.process)
+        self._loop.call_soon(self.kill, why, context=self._outside)
+
     def lose(self) -> None:
         """The machine goes down, and its disk with it."""
-        if self.store is not None:
-            self.kill("its disk is gone")
+        self.kill("its disk is gone")
         shutil.rmtree(self._directory / str(self._starts + 1), ignore_errors=True)
 
     def _gone(self) -> None:
@@ -156,14 +168,14 @@ class Keeper:
 
     def _ended(self, process: str, sentence: str) -> None:
         """The process has found a fault and ends; its node starts another one."""
-        if process != self.process:
+        if process != self.process or not self._running:
             return
         if not self.faults_expected:
             self._trace.violation("fault", f"the keeper of {self.network} stops: {sentence}")
         self._loop.call_later(self._chance.random() * 0.005, self._end, process, context=self._outside)
 
     def _end(self, process: str) -> None:
-        if process == self.process and self.store is not None:
+        if process == self.process and self._running:
             self.kill("a fault")
             if self.wanted:
                 self._loop.call_later(self._chance.uniform(*_RESTART_S), self.start)

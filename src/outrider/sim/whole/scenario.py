@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from outrider.host.failpoints import PLACES
+
 HOME, B, C = "999-70", "999-71", "999-72"
 
 Name = Literal["visit", "turn-back", "move-all", "abort", "revoked", "onward", "return-again", "lost"]
@@ -16,7 +18,7 @@ NAMES: tuple[Name, ...] = ("visit", "turn-back", "move-all", "abort", "revoked",
 Deed = Literal["out", "back", "abort", "onward", "lose", "declare"]
 Trouble = Literal[
     "cut", "cut-one-way", "refuse", "no-answers", "slow-link", "kill", "disk-full", "disk-broken", "slow-disk",
-    "pause", "clock-jump", "worker-hangs", "worker-dies", "revoke",
+    "pause", "clock-jump", "worker-hangs", "worker-dies", "revoke", "kill-at",
 ]  # fmt: skip
 
 
@@ -51,7 +53,10 @@ class Act(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What breaks: where, when, for how long. `other` is the far end of a way."""
+    """What breaks: where, when, for how long. `other` is the far end of a way.
+
+    With `place` a keeper is killed when it has come there (`host.failpoints`) `times` times since `at_s`.
+    """
 
     at_s: float
     trouble: Trouble
@@ -59,6 +64,8 @@ class Fault(msgspec.Struct, frozen=True):
     for_s: float
     other: str = HOME
     by: float = 1.0
+    place: str = ""
+    times: int = 1
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -75,7 +82,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 _TROUBLES: tuple[tuple[Trouble, float], ...] = (
-    ("kill", 5), ("cut", 3), ("cut-one-way", 2), ("refuse", 2), ("no-answers", 3), ("slow-link", 2), ("disk-full", 1),
+    ("kill", 3), ("kill-at", 6), ("cut", 3), ("cut-one-way", 2), ("refuse", 2), ("no-answers", 3), ("slow-link", 2), ("disk-full", 1),
     ("disk-broken", 1), ("slow-disk", 1), ("pause", 2), ("clock-jump", 1), ("worker-hangs", 1), ("worker-dies", 1),
     ("revoke", 1),
 )  # fmt: skip
@@ -90,8 +97,8 @@ def draw(seed: str, name: Name | None = None) -> Plan:
     end_s = acts[-1].at_s + chance.uniform(1.0, 4.0)
     ues = [_ue(chance, i, name, end_s) for i in range(1, chance.randint(2, 7))]
     count = chance.choice((0, 1, 2, 3, 4, 6, 8))
-    faults = sorted((_fault(chance, networks, end_s) for _ in range(count)), key=lambda f: f.at_s)
-    return Plan(seed, name, networks, ues, acts, faults, end_s)
+    faults = [_fault(chance, networks, end_s) for _ in range(count)] + _own_faults(chance, name, acts, end_s)
+    return Plan(seed, name, networks, ues, acts, sorted(faults, key=lambda f: f.at_s), end_s)
 
 
 def _acts(chance: Random, name: Name) -> list[Act]:
@@ -103,7 +110,8 @@ def _acts(chance: Random, name: Name) -> list[Act]:
         case "abort":
             return [out, Act(out_s + chance.uniform(0.0, 3.0), "abort")]
         case "onward":
-            return [out, Act(stay_s, "onward", C, chance.choice(("arrived", "all")), waits), Act(stay_s + 4.0, "back")]
+            on_s = chance.choice((stay_s, out_s + chance.uniform(0.2, 2.0)))
+            return [out, Act(on_s, "onward", C, chance.choice(("arrived", "all")), waits), Act(on_s + 4.0, "back")]
         case "return-again":
             return [out, Act(stay_s, "back"), Act(stay_s + 2.0, "out", B, out.sweep, waits), Act(stay_s + 5.0, "back")]
         case "lost":
@@ -126,6 +134,18 @@ def _ue(chance: Random, i: int, name: Name, end_s: float) -> UePlan:
     return UePlan(f"imsi-{i}", operations, (end_s - start_s) / operations, start_s, chance.random() < 0.3, moves)
 
 
+def _own_faults(chance: Random, name: Name, acts: list[Act], end_s: float) -> list[Fault]:
+    """What a scenario is about, besides what its operators do."""
+    if name == "revoked":
+        at_s = chance.uniform(acts[0].at_s, acts[1].at_s)
+        return [Fault(at_s, "revoke", B, chance.uniform(0.2, end_s - at_s))]
+    if name == "onward" and chance.random() < 0.6:  # the first giver does not hear that it may forget
+        at_s = acts[0].at_s + chance.uniform(0.1, 1.0)
+        trouble: Trouble = chance.choice(("cut-one-way", "no-answers"))
+        return [Fault(at_s, trouble, B, min(chance.uniform(1.0, 6.0), end_s - at_s), HOME)]
+    return []
+
+
 def _fault(chance: Random, networks: list[str], end_s: float) -> Fault:
     (trouble,) = chance.choices([t for t, _ in _TROUBLES], [weight for _, weight in _TROUBLES])
     network = chance.choice(networks)
@@ -135,4 +155,6 @@ def _fault(chance: Random, networks: list[str], end_s: float) -> Fault:
     by = {"clock-jump": chance.uniform(-1_500, 1_500), "slow-link": chance.uniform(3, 60)}.get(
         trouble, chance.uniform(20, 300)
     )
+    if trouble == "kill-at":
+        return Fault(at_s, trouble, network, for_s, place=chance.choice(PLACES), times=chance.randint(1, 4))
     return Fault(at_s, trouble, network, for_s, other, by)

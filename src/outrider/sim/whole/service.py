@@ -19,6 +19,7 @@ NF = "nsmf-sim"
 ROOT = f"/{NF}/v1/ues"
 GROUP = "group:g"
 SINK = "http://sink"
+_DELAYS_MS = (1, 3, 5, 8, 13, 30, 100, 300, 700, 1_500)
 BALLAST_BYTES = 20_000
 """A context with it is too large to ride whole in a grant."""
 
@@ -69,10 +70,11 @@ class Ticks(msgspec.Struct, frozen=True):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """Body of a message or notification: the number that it has among those of its UE."""
+    """Body of a message or notification: the number that it has among those of its UE, and what it is of."""
 
     ue: str
     seq: int
+    by: str
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -165,17 +167,17 @@ def _served(run: wire.Run) -> wire.Proposal:
             records.append((NF, "register", str(register).encode()))
         case "tell":
             records.append((NF, "told", str(book.told + 1).encode()))
-            sends.append(wire.Send(NF, "heard", _sent(run, book.told + 1), shared=GROUP))
+            sends.append(wire.Send(NF, "heard", _sent(run, book.told + 1, str(order.seq)), shared=GROUP))
         case "note":
             records.append((NF, "noted", str(book.noted + 1).encode()))
-            sends.append(wire.Send(NF, "noted", _sent(run, book.noted + 1), uri=f"{SINK}/notes"))
+            sends.append(wire.Send(NF, "noted", _sent(run, book.noted + 1, str(order.seq)), uri=f"{SINK}/notes"))
         case "arm":
             pending = any(name == "tick" for _, name, _ in run.timers)
             ticks = msgspec.structs.replace(
                 book.ticks, armed=book.ticks.armed + (not pending), again=order.value % 3
             )
             records.append((NF, "ticks", msgspec.json.encode(ticks)))
-            timers.append((NF, "tick", 20 + order.value % 1_500, b""))
+            timers.append((NF, "tick", _DELAYS_MS[order.value % len(_DELAYS_MS)], b""))
     said = Said(len(book.seqs) + 1, register, _last(book))
     return wire.Proposal(run.unit, body=msgspec.json.encode(said), records=records, sends=sends, timers=timers)
 
@@ -184,8 +186,8 @@ def _last(book: Book) -> int | None:
     return book.seqs[-1] if book.seqs else None
 
 
-def _sent(run: wire.Run, seq: int) -> bytes:
-    return msgspec.json.encode(Sent(run.key, seq))
+def _sent(run: wire.Run, seq: int, by: str) -> bytes:
+    return msgspec.json.encode(Sent(run.key, seq, by))
 
 
 def _fired(run: wire.Run) -> wire.Proposal:
@@ -201,7 +203,7 @@ def _fired(run: wire.Run) -> wire.Proposal:
             (NF, "noted", str(book.noted + 1).encode()),
         ],
         timers=[(NF, "tick", 300, b"")] if again else [],
-        sends=[wire.Send(NF, "noted", _sent(run, book.noted + 1), uri=f"{SINK}/notes")],
+        sends=[wire.Send(NF, "noted", _sent(run, book.noted + 1, run.entry_id), uri=f"{SINK}/notes")],
     )
 
 

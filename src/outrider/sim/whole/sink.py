@@ -17,6 +17,7 @@ class Notified(NamedTuple):
 
     ue: str
     seq: int
+    by: str
     network: str
 
 
@@ -39,7 +40,7 @@ class Sink:
         if fate < self.trouble * 2 / 3:
             return Response(503)
         sent = msgspec.json.decode(body, type=Sent)
-        self.received.append(Notified(sent.ue, sent.seq, network))
+        self.received.append(Notified(sent.ue, sent.seq, sent.by, network))
         self._trace.say("sink", f"notification {sent.seq} of {sent.ue[:9]} from {network}")
         if fate < self.trouble:
             await asyncio.sleep(timeout_s)

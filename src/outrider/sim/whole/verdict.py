@@ -139,10 +139,13 @@ def judge_timer(ue: str, book: Book) -> list[Violation]:
 def judge_notifications(key: bytes, book: Book, received: Iterable[Notified]) -> list[Violation]:
     """After dropping what was seen before: in order, without a gap, to the end."""
     seen = 0
-    for seq in (n.seq for n in received if n.ue == key_text(key)):
-        if seq > seen + 1:
-            return [Violation("I6", f"notification {seq} of {key_text(key)} came after {seen}")]
-        seen = max(seen, seq)
+    by: dict[int, str] = {}
+    for n in (n for n in received if n.ue == key_text(key)):
+        if n.seq > seen + 1:
+            return [Violation("I6", f"notification {n.seq} of {key_text(key)} came after {seen}")]
+        if by.setdefault(n.seq, n.by) != n.by:
+            return [Violation("I6", f"notification {n.seq} of {key_text(key)} came as two different ones")]
+        seen = max(seen, n.seq)
     if seen != book.noted:
         return [Violation("I6", f"{key_text(key)} has sent {book.noted} notifications, and {seen} came")]
     return []

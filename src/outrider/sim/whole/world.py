@@ -13,7 +13,7 @@ from outrider.core import limits
 from outrider.core.ids import key_text, shared_key
 from outrider.protocol.ownership import Ownership
 from outrider.sim.whole import verdict
-from outrider.sim.whole.chance import seeded
+from outrider.sim.whole.chance import at_failpoints, seeded
 from outrider.sim.whole.consumer import Consumer
 from outrider.sim.whole.disk import Disk
 from outrider.sim.whole.faults import Breaker
@@ -61,7 +61,7 @@ def play(plan: Plan, *, story: bool = False) -> Result:
             async def run() -> World:
                 nonlocal world
                 world = World(plan, loop, directory)
-                with world.trace.listening():
+                with world.trace.listening(), at_failpoints(world.reached):
                     await world.run()
                 return world
 
@@ -107,6 +107,10 @@ class World:
         keeper.digest_key = _DIGEST_KEY
         keeper.on_up = lambda store: self._ledger.opened(network, store)
         return keeper
+
+    def reached(self, place: str) -> None:
+        """Production code has come to a fail-point."""
+        self._breaker.reached(place)
 
     def result(self, *, story: bool) -> Result:
         """What came of it."""
@@ -208,6 +212,7 @@ class World:
     async def _heal(self) -> None:
         self.trace.say("world", "nothing breaks any more")
         self._wires.heal()
+        self._breaker.heal()
         self._sink.trouble = 0.0
         for consumer in self._consumers:
             if not self._keepers[consumer.network].wanted:
