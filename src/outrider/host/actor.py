@@ -182,6 +182,10 @@ class Actor:
                     stars.closed(self.key)
                 if once:
                     break
+            if waits:
+                self._wait_in_time()
+            elif self._timers:
+                self._cancel("deadline")
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -395,6 +399,15 @@ class Actor:
         self.queue.popleft()
         host.forwards.send(job, self.key, owner, epoch)
         return True
+
+    def _wait_in_time(self) -> None:
+        """Jobs wait for a grant or the end of a hold: none of them longer than until its own deadline."""
+        now_s = self.host.now_s()
+        for job in [job for job in self.queue if now_s >= job.deadline_s]:
+            self.queue.remove(job)
+            answers.turn_away(job, "the deadline passed in the queue")
+        if self.queue:
+            self._later("deadline", (min(job.deadline_s for job in self.queue) - now_s) * 1000, None)
 
     async def _serve_here(self, job: Job, row: Row) -> bool:
         host = self.host

@@ -351,12 +351,20 @@ class Shadow:
             pass
         return self.pending.within(start, stop)
 
+    async def again(self, start: bytes, stop: bytes) -> None:
+        """Send home every context of a range whole; what is sent afterwards comes behind it."""
+        for key, *_ in await self._host.reading(lambda store: store.heads(start, stop)):
+            self._whole(key)
+
+    def _whole(self, key: bytes) -> None:
+        context = self._host.store.context(key)
+        self._host.send(self.home, messages.ShadowFull(key, context.head, context.records))
+
     def acked(self, message: messages.ShadowAck) -> None:
         """Home has the log up to there; what it needs whole is sent whole."""
         self.pending.acked(message.lsn)
         for key in message.need:
-            context = self._host.store.context(key)
-            self._host.send(self.home, messages.ShadowFull(key, context.head, context.records))
+            self._whole(key)
         self._host.committed_event()
 
     def home_restarted(self) -> None:
@@ -397,8 +405,12 @@ class Followers:
         """Held while the live file is exchanged, so that no copy begins to read it meanwhile."""
 
     def start_copy(self, migration_id: str, peer: str) -> None:
-        """Begin to copy for a migration, unless that runs already or home follows as the shadow."""
-        if migration_id in self._copies or (self.shadow is not None and peer == self.shadow.home):
+        """Begin to copy for a migration, unless that runs already. Home follows as the shadow: a copy of what is here
+        would take the place of its own copies of what other networks own."""
+        if not self._host.config.is_home and peer == self._host.config.home_id:
+            self.start_shadow()
+            return
+        if migration_id in self._copies:
             return
         self._copies[migration_id] = Copy(self._host, migration_id, peer)
 
@@ -436,9 +448,9 @@ class Followers:
         return None if follower is None else await follower.lag_of_range(start, stop)
 
     async def copy_again(self, peer: str, start: bytes, stop: bytes) -> None:
-        """Send a range to a target once more."""
+        """Send a range to a follower once more."""
         follower = self._of(peer)
-        if isinstance(follower, Copy):
+        if follower is not None:
             await follower.again(start, stop)
 
     def needed_lsn(self) -> int | None:
