@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from outrider.core.ids import star_of
+from outrider.host.copying import COPIED
 from outrider.host.failpoints import reach
-from outrider.host.followers import COPIED
 from outrider.protocol import messages
 from outrider.protocol.ownership import Ownership
 from outrider.store.bulk_process import Bulk
