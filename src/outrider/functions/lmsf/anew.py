@@ -1,8 +1,8 @@
 """An own service whose store is lost begins anew, with nothing, on its operator's word.
 
 A store that begins as the owner of everything is safe only where nobody else can own anything. The journal knows: a
-migration that has let its keeper grant, and has not seen every key at home since, may have keys at the partner. Then
-it is refused, whatever the operator accepts: two networks would serve the same UEs.
+migration that has let its keeper grant may have keys at the partner until every key was at home and the partner had
+nothing more to give. Till then it is refused, whatever the operator accepts: two networks would serve the same UEs.
 """
 
 from collections.abc import Callable, Iterable
@@ -46,9 +46,8 @@ class Anew:
     def why_not(self, service: str) -> Refusal | None:
         """Why a new store of a service must not own everything; None if nobody else can own a key."""
         for r in self._migrations():
-            if r.record.service != service or r.over or r.row.phase is Phase.RETIRED or Fact.HOME in r.row.facts:
-                continue
-            return _away(r) if may_have_moved(r.row) else _under_way(r)
+            if r.record.service == service and not _ended(r):
+                return _away(r) if may_have_moved(r.row) else _under_way(r)
         return None
 
     async def begin(self, service: str, *, by: str, sentence: str) -> Deployment | Refusal:
@@ -77,6 +76,13 @@ class Anew:
         self._all.append(begun)
         log.warning("store.begun-anew", **msgspec.to_builtins(begun))
         return await self._deployments.begin_anew(service)
+
+
+def _ended(r: Runner) -> bool:
+    """Whether every key is home for good: no grant is to be asked about that only the lost store could answer."""
+    row = r.row
+    back = Fact.HOME in row.facts and (Fact.RETURNED in row.peer_facts or Fact.LOST in row.facts)
+    return r.over or row.phase is Phase.RETIRED or back
 
 
 def _away(r: Runner) -> Refusal:
