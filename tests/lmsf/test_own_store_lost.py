@@ -1,4 +1,4 @@
-"""The store of an own service is lost: nothing is served, everybody is told, and what helps is refused where it harms."""
+"""The store of an own service is lost: nothing is served, everybody is told, and what would harm is refused."""
 
 from typing import Any
 

@@ -229,9 +229,7 @@ async def test_a_keeper_whose_store_is_not_the_one_that_was_seen_serves_nothing_
 
 
 @pytest.mark.parametrize("busy", [True, False])
-async def test_a_keeper_ends_when_its_store_is_taken_away_under_it(
-    keeper: Process, tmp_path: Path, busy: bool
-) -> None:
+async def test_a_keeper_ends_when_its_store_is_taken_away_under_it(keeper: Process, tmp_path: Path, busy: bool) -> None:
     (tmp_path / "package" / "site" / "go").touch()
     await keeper.start()
     seen = (await keeper.ready())["store"]
