@@ -123,7 +123,7 @@ async def test_a_service_does_not_begin_anew_while_a_partner_may_own_ues(pair: A
     assert f"`outrider migration return {name}`" in refused["remedy"]
     assert (await pair.a.ask("DELETE", PATH, status=409))["cause"] == "SERVICE_MIGRATING"
     assert pair.a.hosts.aside == []
-    assert f"STORE_LOST: {GONE.sentence} {GONE.remedy}" in (await pair.a.show(name))["waitingFor"]
+    assert f"STORE_LOST: {GONE.sentence} `outrider service show" in (await pair.a.show(name))["waitingFor"]
 
     # An abort does not help; the store, put back, does.
     await pair.a.ask("POST", f"{MIGRATIONS}/{name}/abort", status=202)

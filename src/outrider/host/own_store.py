@@ -29,7 +29,8 @@ def why_not(known: Sequence[StoreMark], found: StoreMark | None, *, home: bool) 
     """Why the store that is found is not served from, as a sentence; None if it may be. The last known is the newest.
 
     A host that is not home begins with nothing in a new store, and its partners tell it from the lost one; so only an
-    older copy of a store that it had is refused there.
+    older copy of a store that it had is refused there. (A partner cannot: what an older copy says looks like late
+    frames of the newest, until it has been started more often than that.)
     """
     if not known:
         return None

@@ -222,11 +222,11 @@ class Runner:
         return waiting
 
     def _own_store_lost(self) -> str:
-        """That the store of this network is lost, and what can be done about it; empty if it is not."""
+        """That the store of this network is lost, in words that the partner may read too; empty if it is not."""
         deployment = self.tools.deployments.get(self.record.service)
         if deployment is None or deployment.refusal is None or not deployment.store_lost:
             return ""
-        return f"{deployment.refusal.sentence} {deployment.refusal.remedy}"
+        return f"{deployment.refusal.sentence} `outrider service show {self.record.service}` says what helps"
 
     def lost(self) -> str:
         """That a store of this migration is lost, and what can be done about it; empty if none is."""
