@@ -282,7 +282,7 @@ def _describe(m: Any) -> str:
     answers = "" if partner["answers"] else " (does not answer)"
     store = f", store {partner['storeId']}" if partner["storeId"] else ""
     lines.append(f"  partner   {partner['network']}{answers}: {partner['phase'] or 'not heard of yet'}{store}")
-    if "STORE_LOST" in partner["waitingFor"] and "STORE_LOST" not in m["waitingFor"]:
+    if "STORE_LOST" in partner.get("waitingFor", ""):
         lines.append(f"            waits for {partner['waitingFor']}")
     began = m["phases"].get("NEGOTIATING", m["createdMs"])
     for phase, at in m["phases"].items():
