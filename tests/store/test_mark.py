@@ -59,6 +59,19 @@ def test_an_adopted_copy_goes_on_where_the_store_was(path: Path, make: Any) -> N
     store.close()
 
 
+def test_looking_leaves_file_and_write_ahead_log_as_they_are(path: Path, tmp_path: Path) -> None:
+    store = SqliteStore.open(path)
+    store.commit([SetValue("a", b"1")])
+    crashed = tmp_path / "crashed.db"
+    wal = crashed.with_name("crashed.db-wal")
+    shutil.copy(path, crashed)
+    shutil.copy(path.with_name("contexts.db-wal"), wal)
+    before = (crashed.read_bytes(), wal.read_bytes())
+    assert mark_of(crashed) == store.mark
+    assert (crashed.read_bytes(), wal.read_bytes()) == before
+    store.close()
+
+
 def test_who_is_not_admitted_changes_nothing(path: Path) -> None:
     def refuse(found: StoreMark | None) -> None:
         shown.append(found)

@@ -316,15 +316,23 @@ class NodeHosts:
                 *lines, rest = (rest + data).split(b"\n")
                 rest = rest[-_LINE_BYTES:]
                 for line in lines:
-                    with contextlib.suppress(msgspec.DecodeError):
-                        mark = msgspec.json.decode(line, type=_Said).store
-                        if mark is not None:
-                            await running.stores.note(running.spec.service, mark)
+                    await self._heard(running, line)
 
         assert running.process.stdout is not None
         task = asyncio.create_task(read(running.process.stdout))
         running.drains.add(task)
         task.add_done_callback(running.drains.discard)
+
+    async def _heard(self, running: _Running, line: bytes) -> None:
+        try:
+            mark = msgspec.json.decode(line, type=_Said).store
+        except msgspec.DecodeError:
+            return
+        try:
+            if mark is not None:
+                await running.stores.note(running.spec.service, mark)
+        except Exception:  # the older mark stands; reading must go on
+            _log.exception("host.store-not-noted", service=running.spec.service)
 
     async def _watch(self, running: _Running) -> None:
         """Restart the keeper whenever it ends; `wait` has reaped the old process before a new one starts."""

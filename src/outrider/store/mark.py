@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import apsw
+
 from outrider.store.port import StoreMark
 from outrider.store.schema import connect, is_ours
 
@@ -12,6 +14,7 @@ def mark_of(path: Path) -> StoreMark | None:
         return None
     db = connect(path)
     try:
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a write-ahead log that does not belong here stays one
         if not is_ours(db, path):
             return None
         last = db.execute("SELECT coalesce(max(lsn), 0) FROM log").get
