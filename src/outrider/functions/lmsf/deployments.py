@@ -236,6 +236,8 @@ class Deployments:
 
     async def _failed(self, service: str, refusal: Refusal) -> None:
         log.error("deployment.failed", service=service, cause=refusal.code, sentence=refusal.sentence)
+        if service not in self._all:  # it has been removed meanwhile
+            return
         leaving = self._all[service].state == "REMOVING"
         state = "FAILED" if refusal.code != "STORE_LOST" else "REMOVING" if leaving else "STORE_LOST"
         await self.change(service, state=state, refusal=refusal)
