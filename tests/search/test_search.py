@@ -18,7 +18,7 @@ from outrider.sim.worlds import LARGE, SYNC, WORLDS
 pytestmark = pytest.mark.timeout(900)
 """A search is bounded by its world, not by the clock; this is for machines that do much else."""
 
-QUICK = ("one-ue", "units", "abort", "abort-units", "lost-disk", "declared", "star-units")
+QUICK = ("one-ue", "units", "abort", "abort-units", "lost-disk", "lost-home", "declared", "star-units")
 BESIDE_THE_MODEL = {
     "want-unproved": "evidence is judged before; a WANT that is refused changes nothing",
     "grant-late": "a deadline is as good as `HoldEnded`, which is tried",
@@ -98,6 +98,7 @@ class Forgetful(World):
         Bounds(star=True, epochs=4, writes=0),
         Bounds(networks=3, star=True, epochs=3, writes=0),
         Bounds(networks=3, star=True, epochs=3, writes=0, losses=True),
+        Bounds(star=True, epochs=3, writes=0, home_losses=True),
         Bounds(ues=2, star=True, epochs=3, writes=0, recalls=False),
     ],
 )
