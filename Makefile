@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 comma := ,
 
-.PHONY: demo test unit check format lock clean faults bench
+.PHONY: demo test unit check format lock clean faults soak bench
 
 demo: $(READY)
 	$(BIN)/outrider demo $(DEMO_ARGS)
@@ -17,6 +17,10 @@ test: $(READY)
 # Every fault, one at a time, against two real networks: about half an hour.
 faults: $(READY)
 	$(BIN)/python -m outrider.demo.faults --matrix full $(FAULTS_ARGS)
+
+# Journeys with random faults for as long as told: make soak SOAK_ARGS="--minutes 60 --report soak.json"
+soak: $(READY)
+	$(BIN)/python -m outrider.demo.soak $(SOAK_ARGS)
 
 unit: $(READY)
 	$(BIN)/pytest -m "not slow"

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from outrider.core import limits
 from outrider.core.ids import PARTITIONS, partition_key
 from outrider.protocol import messages, ownership
@@ -172,3 +174,58 @@ async def test_an_owner_without_permission_answers_no_reads_in_a_hold(net):
     answer = await net.post(A, "imsi-1", method="GET", tail="", limit_s=0.2)
     assert answer.status == 503
     actor.delivery_ended()
+
+
+async def test_a_read_of_a_held_key_under_the_idempotency_key_of_a_write_is_422(net):
+    key = await net.create("imsi-1")
+    assert (await net.post(A, "imsi-1", key="k")).body == b"2"
+    actor = await held(net, key)
+    assert (await net.post(A, "imsi-1", method="GET", tail="", key="k")).status == 422
+    for _ in range(2):  # what a read is answered is not stored, so it is read again
+        assert (await net.post(A, "imsi-1", method="GET", tail="", key="k-of-a-read")).body == b"2"
+    assert actor.vol.held is not None
+    assert (net.hosts[A].units.run_count, actor.reading) == (4, 0)
+    actor.delivery_ended()
+
+
+@pytest.mark.parametrize("waits", ["before the hold", "since the hold began"])
+async def test_a_read_behind_a_write_under_its_idempotency_key_waits_with_it(net, monkeypatch, waits):
+    monkeypatch.setattr(limits, "HOLD_LIMIT_MS", 60_000)
+    key = await net.create("imsi-1")
+
+    def both():
+        return net.post(A, "imsi-1", key="k2"), net.post(A, "imsi-1", method="GET", tail="", key="k2")
+
+    if waits == "before the hold":
+        await net.begin("m", A, B)
+        host = net.hosts[A]
+        gate = net.workers[A].gate = asyncio.Event()
+        first = net.post(A, "imsi-1", key="k1")
+        await net.workers[A].entered.wait()
+        write, read = both()
+        host.actors[key].deliveries += 1
+        host.reception.want(B, messages.Want("m", key, None, host.migrations.evidence("m")))
+        gate.set()
+        await first
+        actor = host.actors[key]
+        await net.until(lambda: actor.vol.held is not None and write.done() is False, "the hold")
+    else:
+        actor = await held(net, key)
+        write, read = both()
+    other = await net.post(A, "imsi-1", method="GET", tail="", key="k3")
+    assert (other.status, write.done(), read.done()) == (200, False, False)
+    actor.delivery_ended()
+    assert (await write).status == 200
+    assert (await read).status == 422
+
+
+async def test_a_write_behind_a_read_under_its_idempotency_key_holds_no_read_up(net):
+    key = await net.create("imsi-1")
+    actor = await held(net, key)
+    gate = net.workers[A].gate = asyncio.Event()
+    read = net.post(A, "imsi-1", method="GET", tail="", key="k")
+    write = net.post(A, "imsi-1", key="k")
+    gate.set()
+    assert (await read).body == b"1"
+    actor.delivery_ended()
+    assert (await write).body == b"2"

@@ -11,8 +11,9 @@ from outrider.host.migrations import HostMigration
 from outrider.protocol import messages
 from outrider.protocol.messages import Answer
 from outrider.protocol.ownership import Ownership
+from outrider.store.port import Replace
 
-A, B = "999-70", "999-71"
+A, B, C = "999-70", "999-71", "999-72"
 
 
 def state(net, network, key):
@@ -426,3 +427,28 @@ async def test_home_that_restarted_meets_a_new_store_under_a_new_migration(net, 
     await net.restart(A)
     await net.begin("m2", A, B)
     assert await net.add(B, "imsi-1") == 3
+
+
+async def test_a_network_that_owns_nothing_does_not_copy_over_what_home_has_of_others(net, tmp_path: Path):
+    digest_key = net.hosts[A].store.identity.digest_key.hex()
+    await net.start(C, tmp_path / "c", digest_key=digest_key)
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    await net.begin("m-c", A, C, relocate=False)
+    await net.begin("m-c-back", C, A, sweep="all")
+    await net.until(lambda: net.hosts[C].mover.settled(net.hosts[C].migrations.get("m-c-back")), "the way back")
+    await net.until(lambda: not net.hosts[B].followers.shadow.pending.lag, "the shadow")
+    assert net.hosts[A].store.context(key).head == net.hosts[B].store.context(key).head
+
+
+async def test_home_gets_whole_what_does_not_add_up_in_a_partition_that_comes_back(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B, sweep="all")
+    await net.until(lambda: net.hosts[A].mover.settled(net.hosts[A].migrations.get("m")), "the sweep")
+    assert await net.add(B, "imsi-1") == 2
+    await net.until(lambda: not net.hosts[B].followers.shadow.pending.lag, "the shadow")
+    await net.stores[A][1].submit(Replace(key, key + b"\x00", [], []))  # home's copy is gone, whatever took it
+    await net.begin("m-back", B, A, sweep="all")
+    await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the return")
+    assert await net.add(A, "imsi-1") == 3

@@ -134,8 +134,10 @@ async def test_a_restarted_peer_that_turns_a_repeated_forward_away_does_not_make
     await net.until(lambda: came and not net.hosts[B].peers.lane(A).waiting, "the answer")
     assert net.hosts[B].store.context(key).head.n == 3
     del net.hosts[A].forwards.answered
+    net.cut.add((A, B))  # nothing that A sends again comes before it is known that there is no worker
     host = await net.restart(B)
     host.worker_starting = True
+    net.cut.clear()
     net.hosts[A].send(B, messages.Void())  # something that shows A that B has restarted
     assert (await lost).status == 504
     host.worker_started()

@@ -161,3 +161,18 @@ async def test_a_contract_that_moves_all_asks_for_no_rate(net, monkeypatch):
     await net.hosts[A].migrations.change("m", move_all=True, relocating=True)
     assert (await net.post(B, "imsi-1", key="k")).body == b"2"
     assert state(net, B, key) is Ownership.OWNED
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_waits_for_a_grant_is_answered_when_its_own_time_is_up(net, monkeypatch, known):
+    monkeypatch.setattr(limits, "WANT_LIMIT_MS", 60_000)
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    if known:
+        net.hosts[B].identities.learn("imsi-1", key)
+    net.cut.add((B, A))
+    late, behind = net.post(B, "imsi-1", key="k1", limit_s=30.0), net.post(B, "imsi-1", key="k2", limit_s=0.05)
+    assert (await behind).status == 503
+    assert not late.done()
+    net.cut.clear()
+    assert (await late).body == b"2"

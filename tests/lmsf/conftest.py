@@ -27,7 +27,7 @@ from outrider.core.refusal import Refusal
 from outrider.functions.lmsf import runner
 from outrider.functions.lmsf.engine import Lmsf, LmsfConfig
 from outrider.functions.lmsf.faces import Faces
-from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, Partner, Verified
+from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, Partner, StoreLost, Stores, Verified
 from outrider.functions.lmsf.signer import KeySigner
 from outrider.functions.nrf.nrf import Nrf
 from outrider.network.keys import private_pem, public_pem
@@ -36,6 +36,7 @@ from outrider.sbi.client import SbiClient, Unreachable
 from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
 from outrider.sbi.tokens import TokenIssuer, TokenVerifier
+from outrider.store.port import StoreMark
 
 A, B = "999-70", "999-71-000007ed9d5"
 SPEED = 100
@@ -339,11 +340,18 @@ class FakeHosts:
         self.digest_keys: list[str | None] = []
         self.up: set[str] = set()
         """Hosts that the node has started since its own start."""
+        self.lost: Refusal | None = None
+        """What a keeper says that does not find its store."""
+        self.aside: list[str] = []
+        self.stores: Stores | None = None
 
-    async def start(self, spec: HostSpec) -> Host:
+    async def start(self, spec: HostSpec, stores: Stores) -> Host:
         await asyncio.sleep(0.005)
         if self.fail is not None:
             raise HostFailed(self.fail)
+        if self.lost is not None:
+            raise StoreLost(self.lost)
+        self.stores = stores
         self.digest_keys.append(spec.digest_key)
         name = (self.network, spec.service)
         if name not in self.world.keepers:
@@ -355,7 +363,24 @@ class FakeHosts:
         self.up.add(spec.service)
         host = self.get(spec.service)
         assert host is not None
+        await stores.note(spec.service, StoreMark(host.store_id, len(self.digest_keys), 0))
         return host
+
+    async def die_with_store(self, service: str, refusal: Refusal) -> None:
+        """A keeper dies, and its store is lost: the node does not start it again."""
+        assert self.stores is not None
+        self.lost = refusal
+        self.up.discard(service)
+        self.world.keepers.pop((self.network, service))
+        await self.stores.lost(service, refusal)
+
+    async def close(self) -> None:
+        pass
+
+    async def set_aside(self, service: str) -> Path | None:
+        self.aside.append(service)
+        self.lost = None
+        return None
 
     def get(self, service: str) -> Host | None:
         keeper = self.world.keepers.get((self.network, service))

@@ -39,7 +39,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 VERBS = {
-    "service": ("deploy", "list", "show", "remove"),
+    "service": ("deploy", "list", "show", "remove", "begin-anew"),
     "migration": ("start", "watch", "list", "show", "abort", "return", "declare-lost"),
 }
 
@@ -69,12 +69,28 @@ def test_without_a_running_node_the_exit_code_is_3(directory: Path, noun: str, a
         ("service", ["deploy", "/nowhere.lms"]),
         ("service", ["remove", "s"]),
         ("service", ["remove", "s", "--json"]),
+        ("service", ["begin-anew", "s"]),
+        ("service", ["begin-anew", "s", "--json"]),
     ],
 )
 def test_misuse_has_the_exit_code_2(directory: Path, noun: str, args: list[str]) -> None:
     CliRunner().invoke(APPS[noun], [*args, "--dir", str(directory)])
     result = CliRunner().invoke(APPS[noun], [*args, "--dir", str(directory)])
     assert result.exit_code == 2, result.output
+
+
+def test_a_service_whose_store_is_lost_is_shown_with_cause_and_remedy_and_when_it_began_anew() -> None:
+    shown = {
+        "service": "s", "version": "1", "hosted": False, "home": A, "sentence": "There is no store.",
+        "packageDigest": "d", "instances": [], "apiRoot": None, "migrationId": None, "keeper": None,
+        "refusal": {"code": "STORE_LOST", "sentence": "There is no store.", "remedy": "Put it back."},
+        "begunAnew": [{"atMs": 0, "by": "Ada", "lost": {"storeId": "s1"}, "sentence": "the disk burnt"}],
+    }  # fmt: skip
+    text = service.describe(shown)
+    assert "s 1 (own): There is no store." in text
+    assert "cause     STORE_LOST" in text
+    assert "remedy    Put it back." in text
+    assert "anew      1970-01-01T00:00:00+00:00 by Ada: store s1 was lost. the disk burnt" in text
 
 
 def test_the_folder_can_come_from_the_environment(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

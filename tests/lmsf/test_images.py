@@ -272,3 +272,44 @@ async def test_no_migration_begins_while_a_service_is_being_saved(networks: Any,
     assert again["cause"] == "SERVICE_BUSY"
     await networks.a.ask("DELETE", f"{ROOT}/images/{info['imageId']}", status=204)
     await networks.a.ask("POST", "/nlmsf-migration/v1/migrations", wanted, status=201)
+
+
+LOST = Refusal("STORE_LOST", "There is no store.", {}, "Put it back.", 503)
+
+
+async def lost(network: Any, world: Any) -> None:
+    """The node comes back and finds no store."""
+    network.hosts.lost = LOST
+    world.keepers.pop((str(network.id), SERVICE))
+    await network.restart()
+    await network.lmsf.deployments.settled(SERVICE)
+    assert (await network.ask("GET", f"{ROOT}/deployments/{SERVICE}"))["state"] == "STORE_LOST"
+
+
+async def test_a_lost_store_is_replaced_by_an_image_and_is_the_one_that_counts_from_then_on(
+    networks: Any, stored: StoredHosts, saved: Path, world: Any
+) -> None:
+    await networks.a.deploy()
+    await lost(networks.a, world)
+    shown = await restoring(networks.a, saved, 201)
+    assert networks.a.hosts.aside == [SERVICE]
+    [file] = stored.restored
+    store = SqliteStore.open(file)
+    [first, *_] = networks.a.lmsf.deployments.stores.known(SERVICE)
+    assert first.store_id == store.identity.store_id
+    store.close()
+    await networks.a.lmsf.deployments.settled(SERVICE)
+    assert (await networks.a.ask("GET", f"{ROOT}/deployments/{SERVICE}"))["state"] == "RUNNING"
+    assert shown["refusal"] is None
+
+
+async def test_a_lost_store_is_not_replaced_while_a_partner_may_own_ues(
+    pair: Any, stored: StoredHosts, world: Any, tmp_path: Path
+) -> None:
+    file = await fetched(pair.a, await saving(pair.a), tmp_path / "image")
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+    await lost(pair.a, world)
+    answer = await restoring(pair.a, file, 409)
+    assert (answer["cause"], answer["facts"]["migrationId"]) == ("UES_AWAY", name)
+    assert (stored.restored, pair.a.hosts.aside) == ([], [])

@@ -19,12 +19,13 @@ from outrider.protocol import messages
 from outrider.protocol.phase import Ending, Fact, Phase
 from outrider.sbi.http import Request
 from outrider.store.image import StoreFacts
+from outrider.store.port import StoreMark
 
 STRUCTS: dict[str, dict[str, Any]] = {
     "nlmsf-catalogue": {
         "Package": record.Package, "ServiceInfo": shown.ServiceInfo, "Instance": record.Instance, "Refusal": Refusal,
         "ImageInfo": images.ImageInfo, "Meta": image.Meta, "Part": image.Part, "StoreFacts": StoreFacts,
-        "Restore": images.Restore,
+        "Restore": images.Restore, "BegunAnew": record.BegunAnew, "StoreMark": StoreMark,
     },
     "nlmsf-negotiation": {
         "Offer": record.Offer, "Agreed": record.Agreed, "View": record.View, "Progress": record.Progress,

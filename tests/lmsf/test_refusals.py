@@ -245,8 +245,8 @@ async def test_a_host_that_does_not_start(pair: Any) -> None:
 async def test_a_worker_that_does_not_come_up(pair: Any) -> None:
     started = pair.b.hosts.start
 
-    async def start(spec: Any) -> Any:
-        host = await started(spec)
+    async def start(spec: Any, stores: Any) -> Any:
+        host = await started(spec, stores)
         pair.world.keeper(B).worker_alive = False
         return host
 
@@ -260,7 +260,7 @@ async def test_a_target_that_never_gets_ready(pair: Any, monkeypatch: Any) -> No
 
     monkeypatch.setitem(runner.PHASE_LIMITS_MS, Phase.PREPARING, 30_000)
 
-    async def start(spec: Any) -> Any:
+    async def start(spec: Any, stores: Any) -> Any:
         await pair.b.clock.sleep(60)
         raise HostFailed("not ready after 60 s")
 

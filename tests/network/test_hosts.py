@@ -5,16 +5,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from outrider.functions.lmsf.ports import HostFailed, HostSpec
+from outrider.core.refusal import Refusal
+from outrider.functions.lmsf.ports import HostFailed, HostSpec, StoreLost
 from outrider.network import hosts as module
 from outrider.network.files import write_atomic
 from outrider.network.hosts import HostSettings, NodeHosts
 from outrider.network.processes import end_leftover, mark
+from outrider.store.port import StoreMark
 
 FAKE = Path(__file__).parent / "fake_keeper.py"
 
@@ -32,6 +34,31 @@ def settings() -> HostSettings:
 
 def spec(mode: str = "ok", service: str = "demo") -> HostSpec:
     return HostSpec(service, Path(mode), "999-70", {"nsmf-demo": "uuid-1"}, "uuid-k", "00ff")
+
+
+class Marks:
+    """What the LMSF remembers of stores, in memory."""
+
+    def __init__(self) -> None:
+        self.noted: list[StoreMark] = []
+        self.refusal: Refusal | None = None
+        self.changed = asyncio.Event()
+
+    def known(self, service: str) -> tuple[StoreMark, ...]:
+        return tuple(self.noted[-1:])
+
+    async def note(self, service: str, mark: StoreMark) -> None:
+        self.noted.append(mark)
+        self.changed.set()
+
+    async def lost(self, service: str, refusal: Refusal) -> None:
+        self.refusal = refusal
+        self.changed.set()
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        while not reached():
+            self.changed.clear()
+            await self.changed.wait()
 
 
 def starts(root: Path, service: str = "demo") -> list[tuple[int, int]]:
@@ -58,7 +85,7 @@ async def until(condition: object) -> None:
 
 
 async def test_keeper_is_started_and_known_by_its_service(hosts: NodeHosts, tmp_path: Path) -> None:
-    host = await hosts.start(spec())
+    host = await hosts.start(spec(), Marks())
     assert hosts.get("demo") == host
     assert hosts.root("demo") == host.api_root == f"http://127.0.0.1:{host.port}"
     assert host.store_id == "store-1"
@@ -78,9 +105,9 @@ def _in_process_table(pid: int) -> bool:
 
 
 async def test_same_spec_again_changes_nothing_and_another_replaces_the_host(hosts: NodeHosts, tmp_path: Path) -> None:
-    first = await hosts.start(spec())
-    assert await hosts.start(spec()) == first
-    changed = await hosts.start(HostSpec("demo", Path("ok2"), "999-71"))
+    first = await hosts.start(spec(), Marks())
+    assert await hosts.start(spec(), Marks()) == first
+    changed = await hosts.start(HostSpec("demo", Path("ok2"), "999-71"), Marks())
     assert changed.pid != first.pid
     assert changed.port == first.port
     assert mark(first.pid) is None
@@ -88,7 +115,7 @@ async def test_same_spec_again_changes_nothing_and_another_replaces_the_host(hos
 
 
 async def test_crashed_keeper_is_reaped_and_restarted_on_the_same_port(hosts: NodeHosts, tmp_path: Path) -> None:
-    first = await hosts.start(spec())
+    first = await hosts.start(spec(), Marks())
     os.kill(first.pid, signal.SIGKILL)
     await until(lambda: hosts.get("demo").pid != first.pid)  # type: ignore[union-attr]
     second = hosts.get("demo")
@@ -102,7 +129,7 @@ async def test_keeper_that_keeps_dying_is_started_again_and_again(
     hosts: NodeHosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RESTART_MAX_S", 0.05)
-    await hosts.start(spec())
+    await hosts.start(spec(), Marks())
     for n in range(1, 4):
         os.kill(hosts.get("demo").pid, signal.SIGKILL)  # type: ignore[union-attr]
         await until(lambda n=n: hosts.status()[0]["restarts"] == n)
@@ -111,14 +138,14 @@ async def test_keeper_that_keeps_dying_is_started_again_and_again(
 
 async def test_keeper_that_does_not_start_is_told_with_the_end_of_its_log(hosts: NodeHosts, tmp_path: Path) -> None:
     with pytest.raises(HostFailed, match=r"exit code 1.*the package cannot be read.*keeper-demo\.log"):
-        await hosts.start(spec("broken"))
+        await hosts.start(spec("broken"), Marks())
     with pytest.raises(HostFailed, match=r"it ended before it was ready \(exit code 3\)"):
-        await hosts.start(spec("mute"))
+        await hosts.start(spec("mute"), Marks())
     assert hosts.get("demo") is None
 
 
 async def test_stopped_host_is_gone_and_its_files_stay(hosts: NodeHosts, tmp_path: Path) -> None:
-    host = await hosts.start(spec())
+    host = await hosts.start(spec(), Marks())
     await hosts.stop("demo")
     await hosts.stop("demo")
     assert hosts.get("demo") is None
@@ -127,7 +154,7 @@ async def test_stopped_host_is_gone_and_its_files_stay(hosts: NodeHosts, tmp_pat
 
 
 async def test_removed_host_leaves_no_files(hosts: NodeHosts, tmp_path: Path) -> None:
-    await hosts.start(spec())
+    await hosts.start(spec(), Marks())
     await hosts.remove("demo")
     await hosts.remove("demo")
     assert not (tmp_path / "services" / "demo").exists()
@@ -135,25 +162,25 @@ async def test_removed_host_leaves_no_files(hosts: NodeHosts, tmp_path: Path) ->
 
 async def test_keeper_that_ignores_the_signal_is_killed(hosts: NodeHosts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STOP_LIMIT_S", 0.1)
-    host = await hosts.start(spec("deaf"))
+    host = await hosts.start(spec("deaf"), Marks())
     await hosts.stop("demo")
     assert mark(host.pid) is None
 
 
 async def test_hosts_of_a_restarted_node_have_their_ports_again(hosts: NodeHosts, tmp_path: Path) -> None:
-    before = {s: (await hosts.start(spec(service=s))).port for s in ("one", "two")}
+    before = {s: (await hosts.start(spec(service=s), Marks())).port for s in ("one", "two")}
     await hosts.close()
     again = make(tmp_path)
-    assert {s: (await again.start(spec(service=s))).port for s in before} == before
+    assert {s: (await again.start(spec(service=s), Marks())).port for s in before} == before
     await again.close()
 
 
 async def test_port_that_somebody_else_has_meanwhile_is_replaced(hosts: NodeHosts, tmp_path: Path) -> None:
-    before = await hosts.start(spec())
+    before = await hosts.start(spec(), Marks())
     await hosts.close()
     with socket.create_server(("127.0.0.1", before.port)):
         again = make(tmp_path)
-        assert (await again.start(spec())).port != before.port
+        assert (await again.start(spec(), Marks())).port != before.port
         await again.close()
 
 
@@ -165,7 +192,7 @@ import importlib.util
 found = importlib.util.spec_from_file_location("test_hosts", sys.argv[2])
 tests = importlib.util.module_from_spec(found); found.loader.exec_module(tests)
 async def main():
-    host = await tests.make(Path(sys.argv[1])).start(tests.spec(sys.argv[4]))
+    host = await tests.make(Path(sys.argv[1])).start(tests.spec(sys.argv[4]), tests.Marks())
     print(host.pid, flush=True)
     os.kill(os.getpid(), 9)
 asyncio.run(main())
@@ -186,7 +213,7 @@ async def test_keeper_of_a_killed_node_ends_by_itself_and_a_new_node_starts_anot
     hosts: NodeHosts, tmp_path: Path
 ) -> None:
     old = await asyncio.to_thread(crash_a_node, tmp_path, "ok")
-    await hosts.start(spec("ok"))
+    await hosts.start(spec("ok"), Marks())
     assert mark(old) is None
     assert (tmp_path / "services" / "demo" / "data" / "ended-cleanly").exists()
     assert [pid for pid, _ in starts(tmp_path)] == [old, hosts.get("demo").pid]  # type: ignore[union-attr]
@@ -199,7 +226,7 @@ async def test_hung_keeper_of_a_killed_node_is_killed_before_another_starts(
     monkeypatch.setattr(module, "STOP_LIMIT_S", 0.1)
     old = await asyncio.to_thread(crash_a_node, tmp_path, "deaf")
     assert mark(old) is not None
-    await hosts.start(spec("ok"))
+    await hosts.start(spec("ok"), Marks())
     assert mark(old) is None
     assert hosts.get("demo") is not None
 
@@ -216,6 +243,64 @@ async def test_process_that_only_has_the_old_ones_id_is_left_alone(tmp_path: Pat
 @pytest.mark.parametrize("service", ["../x", "", "A", "a/b", ".."])
 async def test_service_whose_name_is_no_folder_name_is_refused(hosts: NodeHosts, service: str) -> None:
     with pytest.raises(HostFailed, match="no name of a service"):
-        await hosts.start(spec(service=service))
+        await hosts.start(spec(service=service), Marks())
     await hosts.stop(service) if service else None
     await hosts.remove(service)
+
+
+async def test_a_store_is_noted_before_the_host_counts_as_started_and_until_its_end(hosts: NodeHosts) -> None:
+    marks = Marks()
+    await hosts.start(spec(), marks)
+    assert marks.noted[0] == StoreMark("store-1", 1, 0)
+    await marks.until(lambda: StoreMark("store-1", 1, 7) in marks.noted)
+    await hosts.close()
+    assert [m.changes for m in marks.noted] == [0, 7], "a terminated keeper of this test says no last word"
+
+
+async def test_the_last_word_of_a_keeper_is_heard(hosts: NodeHosts, tmp_path: Path) -> None:
+    marks = Marks()
+    host = await hosts.start(spec("ends-on-term"), marks)
+    await marks.until(lambda: len(marks.noted) == 2)
+    await hosts.stop("demo")
+    assert mark(host.pid) is None
+    assert marks.noted[-1] == StoreMark("store-1", 1, 9)
+
+
+async def test_a_host_whose_store_is_lost_is_not_started_and_says_so(hosts: NodeHosts, tmp_path: Path) -> None:
+    with pytest.raises(StoreLost) as raised:
+        await hosts.start(spec("lost"), Marks())
+    assert raised.value.refusal.code == "STORE_LOST"
+    assert (hosts.get("demo"), hosts.root("demo")) == (None, None)
+    [shown] = hosts.status()
+    assert (shown["service"], shown["alive"], shown["refusal"]) == ("demo", False, raised.value.refusal)
+    assert len(starts(tmp_path)) == 1
+    await hosts.start(spec("ok"), Marks())
+    assert [s["refusal"] for s in hosts.status()] == [None]
+
+
+async def test_a_keeper_that_dies_and_has_lost_its_store_is_tried_once(hosts: NodeHosts, tmp_path: Path) -> None:
+    marks = Marks()
+    host = await hosts.start(spec("lost-later"), marks)
+    await marks.until(lambda: len(marks.noted) == 2)
+    os.kill(host.pid, signal.SIGKILL)
+    await marks.until(lambda: marks.refusal is not None)
+    assert marks.refusal is not None
+    assert marks.refusal.sentence == "Known: 7.", "the keeper is told what was noted last"
+    assert len(starts(tmp_path)) == 2
+    assert hosts.get("demo") is None
+    assert [s["refusal"] for s in hosts.status()] == [marks.refusal]
+    assert not (tmp_path / "services" / "demo" / "keeper.pid").exists()
+
+
+async def test_what_is_left_of_a_lost_store_is_set_aside(hosts: NodeHosts, tmp_path: Path) -> None:
+    folder = tmp_path / "services" / "demo"
+    assert await hosts.set_aside("demo") is None
+    await hosts.start(spec(), Marks())
+    assert await hosts.set_aside("demo") is None, "it runs"
+    await hosts.stop("demo")
+    assert await hosts.set_aside("demo") == folder / "lost-1"
+    assert (folder / "lost-1" / "starts").exists()
+    assert not (folder / "data").exists()
+    await hosts.start(spec(), Marks())
+    await hosts.stop("demo")
+    assert await hosts.set_aside("demo") == folder / "lost-2"

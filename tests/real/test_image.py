@@ -6,42 +6,22 @@ import json
 import shutil
 import tomllib
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
 
 from outrider.core.canonical import canonical
-from outrider.demo.access import Access, NetworkAt, Nf, NoProducer
+from outrider.demo.access import NoProducer
 from outrider.demo.processes import command
-from outrider.demo.stage import HOME, Operator, new_instance_id
-from outrider.sbi.client import SbiClient, Unreachable
+from outrider.demo.stage import HOME, Operator
+from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Response
-from outrider.sbi.tokens import TokenSource
+from support.consumer import Ask, consumer
 
 SERVICE = "group-coordination"
 SUPI = "imsi-999700000000001"
-SESSIONS = "/nsmf-groupsession/v1/ue-sessions"
-
-Ask = Callable[..., Awaitable[Response]]
-
-
-@asynccontextmanager
-async def consumer(operator: Operator) -> AsyncIterator[Ask]:
-    """Asks for the service as any consumer in that network does."""
-    async with SbiClient() as client:
-        name = new_instance_id()
-        tokens = TokenSource(client, operator.nrf_root, name, "AF")
-        access = Access(client, NetworkAt(id=operator.id, nrf_root=operator.nrf_root), tokens, name)
-        await access.register()
-
-        async def ask(method: str, path: str, **more: Any) -> Response:
-            return await access.send(Nf("SMF", "nsmf-groupsession", "internet"), method, SESSIONS + path, **more)
-
-        yield ask
 
 
 async def network(folder: Path, identity: str, vendor: Path | None = None) -> Operator:

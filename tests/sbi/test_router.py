@@ -1,11 +1,12 @@
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from outrider.core.refusal import Refusal, Refused
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import json_response
-from outrider.sbi.router import Router
+from outrider.sbi.router import Router, guarded
 
 
 async def params(request: Request) -> Response:
@@ -102,6 +103,14 @@ async def test_a_body_that_cannot_be_read_is_the_senders_mistake():
     for body in (b"{", b'{"n":"one"}', b"\xff", b""):
         response = await router(Request("POST", "/x", body=body))
         assert (response.status, response.json()["cause"]) == (400, "INVALID_MSG_FORMAT")
+
+
+async def test_the_log_of_a_bug_names_the_api_and_no_ue():
+    router = Router()
+    router.add("GET", "/namf-basic/v1/registrations/{supi}", raising(RuntimeError("a bug")))
+    with capture_logs() as lines:
+        await guarded(router, Request("GET", "/namf-basic/v1/registrations/imsi-999700000000001", "", {}, b""))
+    assert [(line["api"], "imsi" in str(line)) for line in lines] == [("/namf-basic/v1", False)]
 
 
 async def test_a_bug_is_a_500_that_gives_nothing_away():

@@ -24,6 +24,7 @@ QUICK = (
     "abort",
     "abort-units",
     "lost-disk",
+    "lost-home",
     "declared",
     "star-units",
     "requests",
@@ -106,6 +107,7 @@ class Forgetful(World):
         Bounds(star=True, epochs=4, writes=0),
         Bounds(networks=3, star=True, epochs=3, writes=0),
         Bounds(networks=3, star=True, epochs=3, writes=0, losses=True),
+        Bounds(star=True, epochs=3, writes=0, home_losses=True),
         Bounds(ues=2, star=True, epochs=3, writes=0, recalls=False),
     ],
 )

@@ -287,7 +287,7 @@ def test_a_newer_layout_is_left_alone(opened, path, make):
     with sqlite3.connect(path) as newer:
         newer.execute("PRAGMA user_version = 99")
     newer.close()
-    with pytest.raises(StoreFault, match=r"layout 99 and this software reads layout 1.*Nothing was changed"):
+    with pytest.raises(StoreFault, match=r"layout 99 and this software reads layout 2.*Nothing was changed"):
         opened()
     with sqlite3.connect(path) as newer:
         assert newer.execute("SELECT incarnation FROM store").fetchone() == (1,)

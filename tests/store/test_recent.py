@@ -167,20 +167,45 @@ def test_readers_beside_the_writer_never_leave_anything_old_behind(home, make, s
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
-    chance, epoch = random.Random(seed), dict.fromkeys(keys, 1)
-    for n in range(150):
-        key = chance.choice(keys)
-        operations = [Work(k, epoch[k], [make.put("a", b"%d" % n)]) for k in keys if chance.random() < 0.5]
-        if chance.random() < 0.2:
-            operations.append(SetRow(key, make.owned(epoch[key]), make.owned(epoch[key] + 1)))
-            epoch[key] += 1
-        outcomes = home.commit(operations)
-        assert all(type(o) is Done for o in outcomes)
-        for key in keys:
-            assert home.row(key) == make.owned(epoch[key])
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        chance, epoch = random.Random(seed), dict.fromkeys(keys, 1)
+        for n in range(150):
+            key = chance.choice(keys)
+            operations = [Work(k, epoch[k], [make.put("a", b"%d" % n)]) for k in keys if chance.random() < 0.5]
+            if chance.random() < 0.2:
+                operations.append(SetRow(key, make.owned(epoch[key]), make.owned(epoch[key] + 1)))
+                epoch[key] += 1
+            outcomes = home.commit(operations)
+            assert all(type(o) is Done for o in outcomes)
+            for key in keys:
+                assert home.row(key) == make.owned(epoch[key])
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert not wrong
     for key in keys:
         assert home.context(key) == in_file(home, key)
+
+
+@pytest.mark.parametrize("look", ["row", "context"])
+def test_who_reads_the_file_while_another_keeps_what_was_before_does_not_run_ahead(home, make, monkeypatch, look):
+    """Between the commit in the file and the one in memory, all see what is in memory."""
+    key, pass_on, passed = make.ue(1), home._reader.committed, []
+    home.commit([Work(key, 1, [make.put("a")])])
+    rows = home._reader._point.rows
+
+    def meanwhile(*statement):
+        monkeypatch.setattr(home._reader._point, "rows", rows)
+        home.row(key)  # another reader, which keeps what it reads
+        monkeypatch.setattr(home._reader, "committed", lambda *what: passed.append(what))
+        home.commit([Work(key, 1, [make.put("a")]), SetRow(key, make.owned(1), make.owned(2))])
+        return rows(*statement)
+
+    home._recent.clear()
+    monkeypatch.setattr(home._reader._point, "rows", meanwhile)
+    first = getattr(home, look)(key)
+    assert getattr(home, look)(key) == first
+    for what in passed:
+        pass_on(*what)
+    assert (home.row(key), home.context(key)) == (make.owned(2), in_file(home, key))

@@ -1,7 +1,9 @@
 """A keeper process and its worker: which of them has to be there for what."""
 
 import asyncio
+import contextlib
 import json
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -16,9 +18,10 @@ from outrider.core.ids import NetworkId
 from outrider.core.manifest import KeyRule
 from outrider.host.config import KeeperConfig
 from outrider.network.keys import private_pem, public_pem
-from outrider.sbi.client import SbiClient
+from outrider.sbi.client import SbiClient, Unreachable
 from outrider.sbi.http import Response
 from outrider.sbi.tokens import TokenIssuer
+from outrider.store.mark import mark_of
 
 A = "999-70"
 LOADS_WHEN_TOLD = """
@@ -46,13 +49,23 @@ class Process:
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
 
-    async def ready(self) -> bool:
-        """Wait until it says that it is ready; False if it ends without."""
+    async def said(self) -> Any:
+        """Its next line; None if it ends without."""
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
-        if line:
-            self._root = f"http://127.0.0.1:{json.loads(line)['port']}"
-        return bool(line)
+        return json.loads(line) if line else None
+
+    async def ready(self) -> Any:
+        """Wait until it says that it is ready; None if it ends without."""
+        said = await self.said()
+        if said is not None:
+            self._root = f"http://127.0.0.1:{said['port']}"
+        return said
+
+    def told(self, known: list[Any]) -> None:
+        """The next start is told that these stores were seen."""
+        config = json.loads(self._config.read_bytes())
+        self._config.write_text(json.dumps(config | {"knownStores": known}))
 
     async def status(self) -> Any:
         bearer = "Bearer " + self._issuer.issue(subject="lmsf", audience="LMSF", scope="outrider-host")
@@ -161,3 +174,72 @@ async def test_a_keeper_that_waits_for_its_worker_ends_with_its_node(keeper: Pro
     assert keeper.process.stdin is not None
     keeper.process.stdin.close()
     assert await keeper.process.wait() == 0
+
+
+async def test_a_keeper_says_how_far_its_store_is_when_it_is_ready_and_when_it_ends(
+    keeper: Process, tmp_path: Path
+) -> None:
+    (tmp_path / "package" / "site" / "go").touch()
+    await keeper.start()
+    first = (await keeper.ready())["store"]
+    assert first["incarnation"] == 1
+    await keeper.request()
+    assert await keeper.end(signal.SIGTERM) == 0
+    last = (await keeper.said())["store"]
+    assert last["storeId"] == first["storeId"]
+    assert last["changes"] > first["changes"]
+
+
+@pytest.mark.parametrize("fault", ["deleted", "older", "another"])
+async def test_a_keeper_whose_store_is_not_the_one_that_was_seen_serves_nothing_and_changes_nothing(
+    keeper: Process, tmp_path: Path, fault: str
+) -> None:
+    data = tmp_path / "data"
+    (tmp_path / "package" / "site" / "go").touch()
+    await keeper.start()
+    await keeper.ready()
+    await keeper.end(signal.SIGTERM)
+    shutil.copytree(data, tmp_path / "copy")
+    await keeper.start()
+    seen = (await keeper.ready())["store"]
+    await keeper.end(signal.SIGTERM)
+    data.rename(tmp_path / "newest")
+    if fault == "older":
+        (tmp_path / "copy").rename(data)
+    elif fault == "another":
+        await keeper.start()
+        await keeper.ready()
+        await keeper.end(signal.SIGTERM)
+
+    before = mark_of(data / "contexts.db")
+    keeper.told([seen])
+    await keeper.start()
+    said = await keeper.said()
+    assert (said["ready"], said["refusal"]["code"]) == (False, "STORE_LOST")
+    assert said["refusal"]["facts"]["known"] == seen["storeId"]
+    assert await keeper.process.wait() == 5
+    assert mark_of(data / "contexts.db") == before
+    assert b"store.lost" in (tmp_path / "keeper.log").read_bytes()
+
+    shutil.rmtree(data)
+    (tmp_path / "newest").rename(data)
+    await keeper.start()
+    again = (await keeper.ready())["store"]
+    assert (again["storeId"], again["incarnation"]) == (seen["storeId"], seen["incarnation"] + 1)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_keeper_ends_when_its_store_is_taken_away_under_it(keeper: Process, tmp_path: Path, busy: bool) -> None:
+    (tmp_path / "package" / "site" / "go").touch()
+    await keeper.start()
+    seen = (await keeper.ready())["store"]
+    (tmp_path / "data" / "contexts.db").rename(tmp_path / "gone.db")
+    if busy:
+        with contextlib.suppress(Unreachable):
+            assert (await keeper.request()).status >= 500
+    assert await keeper.process.wait() == 4
+    keeper.told([seen])
+    await keeper.start()
+    while (said := await keeper.said()) is not None and "refusal" not in said:
+        pass
+    assert await keeper.process.wait() == 5

@@ -282,6 +282,8 @@ def _describe(m: Any) -> str:
     answers = "" if partner["answers"] else " (does not answer)"
     store = f", store {partner['storeId']}" if partner["storeId"] else ""
     lines.append(f"  partner   {partner['network']}{answers}: {partner['phase'] or 'not heard of yet'}{store}")
+    if "STORE_LOST" in partner.get("waitingFor", ""):
+        lines.append(f"            waits for {partner['waitingFor']}")
     began = m["phases"].get("NEGOTIATING", m["createdMs"])
     for phase, at in m["phases"].items():
         lines.append(f"  {phase:<12} {_clock(at)}  +{(at - began) / 1000:.3f} s")

@@ -185,6 +185,10 @@ def _describe(status: dict[str, Any]) -> str:
     if not status["partners"]:
         lines.append("  partner            none yet: outrider partner invite")
     for host in status["hosts"]:
+        if host["refusal"]:
+            said = f"{host['refusal']['code']}: {host['refusal']['sentence']}"
+            lines.append(f"  host               {host['service']} does not run, {said}")
+            continue
         alive = "runs" if host["alive"] else "is being restarted"
         lines.append(f"  host               {host['service']} {alive} at {host['root']}, process {host['pid']}")
     if status["basic"] is not None:

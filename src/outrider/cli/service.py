@@ -1,6 +1,8 @@
 """`outrider service`: run a communication service of this network's operator, look at it, remove it."""
 
 import asyncio
+import datetime as dt
+import getpass
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +18,8 @@ from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
 
 app = typer.Typer(
-    no_args_is_help=True, help="Services: deploy one from its package, see what runs, save, restore, remove it."
+    no_args_is_help=True,
+    help="Services: deploy one from its package, see what runs, save, restore, remove it, begin anew.",
 )
 
 Name = Annotated[str, typer.Argument(help="The service's name.", metavar="SERVICE")]
@@ -75,7 +78,7 @@ async def settled(node: Operator, deployed: Any) -> Any:
         shown = await node.ask("GET", path)
         if shown["state"] == "RUNNING":
             return shown
-        if shown["state"] == "FAILED":
+        if shown["state"] in ("FAILED", "STORE_LOST"):
             refusal = shown["refusal"] or {}
             raise Refused(
                 Refusal(
@@ -142,6 +145,45 @@ def remove(
     emit({"removed": service}, f"{service} is removed.", as_json)
 
 
+@app.command("begin-anew")
+def begin_anew(
+    service: Name,
+    directory: NetworkDir,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="The state of every UE is lost: say that this is meant.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="A sentence, for the journal.")] = "",
+    by: Annotated[str, typer.Option(help="Who asks for it, for the journal.", show_default="the user's name")] = "",
+    wait: Annotated[bool, typer.Option(help="Come back when it runs, not when it is on its way.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Give up the lost store of a service of this network: it begins again with no UE. Journalled, and not undone.
+
+    Only for a service that is STORE_LOST, and only where no partner can own a UE of it. The newest file, put back
+    before, loses nothing; an image (`outrider service restore`) loses less.
+
+    Example: outrider service begin-anew group-coordination --dir a --accept-loss --reason "the disk burnt"
+    """
+    if not accept_loss:
+        typer.secho("Give --accept-loss: the state of every UE of the service is lost for ever.", err=True, fg="red")
+        raise typer.Exit(MISUSE)
+    body = {"acceptLoss": True, "by": by or _user(), "sentence": reason}
+
+    async def do(node: Operator) -> Any:
+        begun = await node.ask("POST", f"{_ROOT}/deployments/{service}/begin-anew", body)
+        return await settled(node, begun) if wait else begun
+
+    begun = run(directory, as_json, do)
+    emit(begun, describe(begun), as_json)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return "the operator"
+
+
 @contextmanager
 def progress(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A bar on stderr, where somebody looks."""
@@ -167,6 +209,10 @@ def describe(service: Any) -> str:
     lines = [_line(service), f"  package   {service['packageDigest']}"]
     for instance in service["instances"]:
         lines.append(f"  {instance['nfType']:<8}  {instance['nfService']}, NF instance {instance['nfInstanceId']}")
+    if service["refusal"]:
+        lines.append(f"  cause     {service['refusal']['code']}")
+        if service["refusal"]["remedy"]:
+            lines.append(f"  remedy    {service['refusal']['remedy']}")
     if service["apiRoot"]:
         lines.append(f"  host      {service['apiRoot']}, process {service['pid']}, store {service['storeId']}")
     if service["migrationId"]:
@@ -178,4 +224,8 @@ def describe(service: Any) -> str:
     if keeper.get("worker"):
         alive = "runs" if keeper["worker"].get("alive") else "is being restarted"
         lines.append(f"  worker    {alive}, process {keeper['worker'].get('pid')}")
+    for begun in service["begunAnew"]:
+        at = dt.datetime.fromtimestamp(begun["atMs"] / 1000, dt.UTC).isoformat(timespec="seconds")
+        store = f"store {begun['lost']['storeId']} was lost" if begun["lost"] else "its store was lost"
+        lines.append(f"  anew      {at} by {begun['by']}: {store}. {begun['sentence']}".rstrip())
     return "\n".join(lines)

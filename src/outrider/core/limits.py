@@ -248,6 +248,9 @@ KEEPER_WAIT_MS = 1_000
 KEEPER_COUNT_MS = 100
 """Rows are counted again after so long at the earliest, while somebody waits for what they decide."""
 
+STORE_NOTE_MS = 5_000
+"""How often a busy keeper tells its node how far its store is: an older copy than that is known as one."""
+
 STORE_PROBE_MS = 2_000
 """A partner's store that an operator declares lost is asked once more; one that answers within this is not lost."""
 

@@ -109,13 +109,19 @@ class Theatre:
             stage, self.stage = self.stage, None
             await stage.close()
 
-    def alarms(self) -> list[str]:
-        """What keepers and nodes have logged as an error since the last look: a fault of the product's own."""
+    def alarms(self, faults: Sequence[Fault]) -> list[str]:
+        """What keepers and nodes have logged as an error since the last look: a fault of the product's own.
+
+        A keeper without a disk has to say so.
+        """
         assert self.stage is not None
         found: list[str] = []
+        starved = {f.where.lower() for f in faults if f.kind == "disk"}
         for file in sorted(self.stage.directory.glob("[ab]/log/*.log")):
             text = file.read_bytes()[self.log_sizes.get(file, 0) :]
             self.log_sizes[file] = self.log_sizes.get(file, 0) + len(text)
+            if file.name.startswith("keeper-") and file.parent.parent.name in starved:
+                continue
             for line in text.splitlines():
                 if b'"level":"error"' in line or line.startswith(b"Traceback"):
                     found.append(f"{file.parent.parent.name}/{file.name}: {line.decode(errors='replace')[:600]}")
@@ -136,7 +142,7 @@ async def play(theatre: Theatre, faults: Sequence[Fault]) -> Outcome:
         outcome.reasons.append(f"The run could not be finished: {error}")
     if theatre.stage is not None:
         withdraw(theatre.stage)
-        outcome.reasons += theatre.alarms()
+        outcome.reasons += theatre.alarms(faults)
     outcome.verdict = "FAIL" if outcome.reasons else "PASS"
     outcome.elapsed_s = round(time.monotonic() - began_s, 1)
     if outcome.verdict == "FAIL":
@@ -292,13 +298,14 @@ async def play_all(
             outcome = await play(theatre, faults)
             outcomes.append(outcome)
             if console is not None:
-                _say(console, len(outcomes), outcome)
+                say(console, len(outcomes), outcome)
     finally:
         await theatre.close()
     return outcomes
 
 
-def _say(console: Console, number: int, outcome: Outcome) -> None:
+def say(console: Console, number: int, outcome: Outcome) -> None:
+    """One line about a run, and why it failed if it did."""
     fired = "fired" if "NOT FIRED" not in " ".join(outcome.reasons) and outcome.fired else "NOT FIRED"
     console.print(
         f"{number:3} {' + '.join(outcome.faults)} | {outcome.phase} | {fired} | {outcome.ended} | {outcome.verdict} "

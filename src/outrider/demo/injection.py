@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from outrider.demo.processes import Running
 from outrider.demo.stage import Operator, Stage
 from outrider.network.processes import mark
 
-Kind = Literal["fail-point", "kill", "cut", "sink"]
+Kind = Literal["fail-point", "kill", "cut", "sink", "disk"]
 Phase = Literal["START", "COPYING", "RELOCATING", "RETURNING"]
 
 STOP_S = 3.0
@@ -22,6 +23,9 @@ STOP_S = 3.0
 
 CUT_S = 2.0
 AWAY_S = 3.0
+FILE_BYTES = 64 * 1024
+"""A keeper without a disk writes no file beyond that."""
+
 FIRE_LIMIT_S = 45.0
 """A fail-point that was not reached by then is not reached in this run."""
 
@@ -47,6 +51,8 @@ class Fault:
                 return f"kill -9 {self.what} of {self.where}"
             case "cut":
                 return f"link cut {self.what}, {CUT_S:g} s"
+            case "disk":
+                return f"disk full for the keeper of {self.where}"
         return f"receiver of notifications: {self.what}, {AWAY_S:g} s"
 
 
@@ -72,6 +78,8 @@ async def inject(fault: Fault, stage: Stage, sink: Running, service: str) -> str
             return await _kill(operator, fault.what, service)
         case "cut":
             return await _cut(stage, fault.what)
+        case "disk":
+            return await _starve(keeper_pid(operator, service))
         case _:
             return await _away(sink, fault.what)
 
@@ -130,6 +138,18 @@ async def _kill(operator: Operator, process: str, service: str) -> str:
     while mark(pid) == known:
         await asyncio.sleep(0.01)
     return f"{process} {pid} killed"
+
+
+async def _starve(pid: int) -> str:
+    """Take the disk from a process; it has to end, because what it cannot make durable it must not say."""
+    known = mark(pid)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (FILE_BYTES, resource.RLIM_INFINITY))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRE_LIMIT_S):
+            while mark(pid) == known:
+                await asyncio.sleep(0.05)
+            return f"keeper {pid} ended without a disk"
+    raise NotFired(f"keeper {pid} goes on without a disk")
 
 
 def keeper_pid(operator: Operator, service: str) -> int:

@@ -25,6 +25,7 @@ def full() -> list[list[Fault]]:
     for phase in PHASES:
         runs += [[Fault("kill", w, p, phase)] for p in ("worker", "keeper", "node") for w in ("A", "B")]
         runs += [[Fault("cut", "link", direction, phase)] for direction in ("forward", "backward", "both")]
+    runs += [[Fault("disk", w, "full", "RELOCATING")] for w in ("A", "B")]
     runs += [[Fault("sink", "receiver", order, "RELOCATING")] for order in ("refuse", "close")]
     return runs
 
@@ -40,4 +41,5 @@ def pairwise() -> list[list[Fault]]:
         [Fault("kill", "B", "node", "RELOCATING"), Fault("cut", "link", "both", "RETURNING")],
         [Fault("sink", "receiver", "close", "RELOCATING"), _place("notification-sent", "B")],
         [Fault("kill", "A", "node", "RELOCATING"), _place("unit-durable", "B")],
+        [Fault("disk", "B", "full", "RELOCATING"), Fault("disk", "A", "full", "RETURNING")],
     ]

@@ -124,18 +124,7 @@ class Stage:
         of_a, of_b = await asyncio.gather(
             a.cli("partner", "invite", b.id, "-o", str(for_b)), b.cli("partner", "invite", a.id, "-o", str(for_a))
         )
-        ends = [of_a["border"], of_b["border"]]
-        listen = ["--listen", "127.0.0.1:0"]
-        pairs = [
-            part
-            for end in ends
-            for port in (end["controlPort"], end["bulkPort"])
-            for part in (*listen, "--connect", f"{end['host']}:{port}")
-        ]
-        self.relay = await Running.start(
-            "relay", self.directory / "relay.log", "outrider.demo.relay", *pairs, "--delay-ms", str(self.rtt_ms / 2)
-        )
-        ports = [str(p) for p in self.relay.said["ready"]["ports"]]
+        ports = [str(port) for port in await self.link([of_a["border"], of_b["border"]])]
         to_a, to_b = ports[:2], ports[2:]
         await asyncio.gather(
             b.cli("partner", "add", str(for_b), "--fingerprint", of_a["fingerprint"],
@@ -144,6 +133,19 @@ class Stage:
                   "--address", "127.0.0.1", "--control-port", to_b[0], "--bulk-port", to_b[1]),
         )  # fmt: skip
         await asyncio.gather(a.run(), b.run())
+
+    async def link(self, ends: list[dict[str, Any]]) -> list[int]:
+        """Let a relay stand between the borders; the ports that stand for the control and bulk port of each end."""
+        pairs = [
+            part
+            for end in ends
+            for port in (end["controlPort"], end["bulkPort"])
+            for part in ("--listen", "127.0.0.1:0", "--connect", f"{end['host']}:{port}")
+        ]
+        self.relay = await Running.start(
+            "relay", self.directory / "relay.log", "outrider.demo.relay", *pairs, "--delay-ms", str(self.rtt_ms / 2)
+        )
+        return list(self.relay.said["ready"]["ports"])
 
     async def pack(self, source: Path) -> Path:
         """Be the service's vendor: make a key and build the package with it."""

@@ -56,6 +56,8 @@ class Actor:
         """Reads under way beside this task; they keep nothing."""
         self.asked_as: dict[str, str] = {}
         """The identity by which a network without the key has asked for it: an answer by key would tell it nothing."""
+        self.asked_for = False
+        """Another network says that the UE is there, so a grant may say who the UE is."""
         self._inbox: deque[Any] = deque()
         self._task: asyncio.Task[None] | None = None
         self._given: list[tuple[int, Job]] = []
@@ -94,7 +96,7 @@ class Actor:
         if len(self.queue) + self.reading >= limits.QUEUE_PER_KEY:
             answers.turn_away(job, "the queue of this UE is full")
             return False
-        if self.vol.held is not None and self._read(job):
+        if self.vol.held is not None and self._read(job, self.queue):
             return False
         if job.carried.kind == "emergency":
             # An emergency takes the UE back while that is still possible, and goes first (PROTOCOL.md §4.9).
@@ -190,6 +192,10 @@ class Actor:
                     stars.closed(self.key)
                 if once:
                     break
+            if waits:
+                self._wait_in_time()
+            elif self._timers:
+                self._cancel("deadline")
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -312,6 +318,7 @@ class Actor:
             case ownership.BecomeShadow():
                 reach("settled")
                 self._cancel("resend")
+                self.asked_for = False
                 self._given = []
                 host.moved_away(self.key)
             case ownership.StoreLost(peer):
@@ -340,6 +347,7 @@ class Actor:
         self._cancel("hold")
         self._cancel("resend")
         self._cancel("want")
+        self.asked_for = False
         given, self._given = self._given, []
         back = [job for fwd_id, job in given if self.host.forwards.withdraw(fwd_id)]
         self._place(self.host.forwards.take_back(self.key))
@@ -402,6 +410,15 @@ class Actor:
         host.forwards.send(job, self.key, owner, epoch)
         return True
 
+    def _wait_in_time(self) -> None:
+        """Jobs wait for a grant or the end of a hold: none of them longer than until its own deadline."""
+        now_s = self.host.now_s()
+        for job in [job for job in self.queue if now_s >= job.deadline_s]:
+            self.queue.remove(job)
+            answers.turn_away(job, "the deadline passed in the queue")
+        if self.queue:
+            self._later("deadline", (min(job.deadline_s for job in self.queue) - now_s) * 1000, None)
+
     async def _serve_here(self, job: Job, row: Row) -> bool:
         host = self.host
         if self.vol.held is not None:
@@ -431,15 +448,19 @@ class Actor:
 
     def _hold_back(self) -> None:
         """The key, or its partition, is held: what reads runs at once, what writes waits for the end of the hold."""
-        waiting = [job for job in self.queue if not self._read(job)]
+        waiting: list[Job] = []
+        for job in self.queue:
+            if not self._read(job, waiting):
+                job.waited = job.waited or "held"
+                waiting.append(job)
         self.queue.clear()
         self.queue.extend(waiting)
-        for job in waiting:
-            job.waited = job.waited or "held"
 
-    def _read(self, job: Job) -> bool:
-        """Run a job of a held key beside this task, if it only reads; False if it has to wait."""
+    def _read(self, job: Job, before: Iterable[Job]) -> bool:
+        """Run a job of a held key beside this task, if it only reads; False if it has to wait, behind those before."""
         host = self.host
+        if job.keep_answer and any(job.carried.answer_id == other.carried.answer_id for other in before):
+            return False
         if not job.reads or job.reply.done() or host.now_s() >= job.deadline_s:
             return False
         if not host.permitted or host.worker_starting:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from outrider.store.port import StoreMark
+
 STORE_FILE = "contexts.db"
 """The context store, in the data directory."""
 
@@ -13,6 +15,7 @@ class KeeperConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     `nrf_keys` are the public keys (PEM) of this network's NRF by issuer. `digest_key` (hex) is given at a target, so
     that both ends hash alike; home's store draws its own. `home_id` is the network whose operator offers the service.
+    `known_stores` are the stores that this service has had here and how far the node has seen each, the newest last.
     """
 
     service: str
@@ -30,6 +33,7 @@ class KeeperConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     nf_instance_ids: dict[str, str]
     keeper_instance_id: str
     digest_key: str | None = None
+    known_stores: tuple[StoreMark, ...] = ()
     log_file: str | None = None
     require_isolation: bool = True
 

@@ -22,6 +22,7 @@ from outrider.host.host import Host
 from outrider.host.jobs import Elsewhere, Job
 from outrider.host.lanes import Outlived, Receiver, StoreLost, ack
 from outrider.host.link import SCOPE
+from outrider.host.marks import hide_in_id
 from outrider.protocol.messages import Carried, bulk_batch, lane_batch
 from outrider.sbi import headers
 from outrider.sbi.http import Handler, Request, Response
@@ -107,7 +108,7 @@ class Front:
             query=request.query,
             headers=[(k, request.headers[k]) for k in PASSED_HEADERS if k in request.headers],
             body=request.body,
-            answer_id=f"{claims.sub}/{consumer_key}"
+            answer_id=f"{claims.sub}/{hide_in_id(consumer_key, found.identity)}"
             if consumer_key
             else self._unnamed + str(next(self._unnamed_count)),
             consumer=claims.sub,

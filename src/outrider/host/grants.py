@@ -55,9 +55,18 @@ class Grants:
                 records=context.records if body == "full" else [],
                 entries=entries if body == "delta" else [],
                 held=[(i, j.carried, max(1, int((j.deadline_s - now_s) * 1000))) for i, j in held],
-                identity=host.store.identity_of(actor.key),
+                identity=host.store.identity_of(actor.key) if self._may_name(actor, peer, mig, held) else None,
             ),
         )
+
+    def _may_name(self, actor: "Actor", peer: str, mig: str, held: list[tuple[int, Job]]) -> bool:
+        """Whether a grant says who the UE is: to home, and where the UE is; a sweep alone moves contexts, not UEs.
+
+        A request that rides in the grant says it in any case.
+        """
+        migration = self._host.migrations.get(mig)
+        swept = migration is not None and migration.sweep == "all" and peer != self._host.config.home_id
+        return not swept or actor.asked_for or bool(held)
 
     def recalled(self, peer: str, recall: messages.Recall) -> None:
         """A recall has come: keep what it does not speak of, and tell the key's actor."""

@@ -131,6 +131,7 @@ class Identities:
         if asking is not None:
             if len(asking) < limits.QUEUE_PER_KEY:
                 asking.append(job)
+                self._wait_in_time(identity, job)
             else:
                 answers.turn_away(job, "the queue of this UE is full")
             return
@@ -138,6 +139,18 @@ class Identities:
             host.forwards.send(job, None, host.config.home_id, 0)
         else:
             job.waited = "arrival"
+            self._wait_in_time(identity, job)
+
+    def _wait_in_time(self, identity: str, job: Job) -> None:
+        """A job waits for its key, but not longer than until its own deadline."""
+
+        def overdue() -> None:
+            asking = self._asking.get(identity)
+            if asking is not None and job in asking:
+                asking.remove(job)
+                answers.turn_away(job, "the deadline passed before its key was known")
+
+        self._host.loop.call_at(job.deadline_s, overdue)
 
     def _want(self, identity: str, jobs: deque[Job]) -> bool:
         """Ask the source of a migration to this network for a UE by identity; False if there is no such migration."""

@@ -4,6 +4,8 @@ It takes and gives keys without a worker; requests wait for one. So a keeper tha
 once, and goes on trying where the worker does not start. Only where the package's software has never been loaded is it
 ready no sooner than that: whoever deploys it learns so whether it can be.
 
+It opens no store that is behind what its node knows of it (`own_store`): it says why, and ends.
+
 Started by the node as `python -m outrider.host.keeper CONFIG.json`. It ends when the node ends (its standard input is
 a pipe of the node's), on SIGTERM, and on any fault: everything that it must know is durable, so ending is always safe.
 """
@@ -14,6 +16,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -31,6 +34,7 @@ from outrider.host.bootstrap import first_rows
 from outrider.host.front import Front
 from outrider.host.host import Host
 from outrider.host.link import Link
+from outrider.host.own_store import admission
 from outrider.host.workers import Worker
 from outrider.sbi.assertion import CcaSigner
 from outrider.sbi.client import SbiClient
@@ -45,6 +49,9 @@ log = structlog.get_logger()
 
 LOADED = "worker-loaded"
 """Name of the value that notes which software has been loaded in which store; a restored store is another one."""
+
+STORE_LOST = 5
+"""Exit code of a keeper whose store is not the one that its node knows."""
 
 COLLECT_AFTER = 50_000
 """So many new objects, and the collector looks at them; some 10 MB."""
@@ -62,7 +69,12 @@ async def run(config: configs.KeeperConfig) -> int:
     manifest = msgspec.json.decode((Path(config.package_dir) / "manifest.json").read_bytes(), type=Manifest)
     config.data.mkdir(parents=True, exist_ok=True)
     digest_key = bytes.fromhex(config.digest_key) if config.digest_key else None
-    store = SqliteStore.open(config.data / configs.STORE_FILE, digest_key=digest_key)
+    try:
+        store = SqliteStore.open(config.data / configs.STORE_FILE, digest_key=digest_key, admit=admission(config))
+    except Refused as refused:
+        log.error("store.lost", service=config.service, why=str(refused))
+        _say({"ready": False, "refusal": refused.refusal})
+        return STORE_LOST
     committer = GroupCommitter(store, on_fault=lambda fault: on_fault(str(fault)))
     await first_rows(store, committer, config)
     worker = Worker(
@@ -122,8 +134,8 @@ async def run(config: configs.KeeperConfig) -> int:
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
     if not stopping.is_set():
         _spare_the_collector()
-        ready = {"ready": True, "port": server.port, "pid": os.getpid(), "storeId": store.identity.store_id}
-        print(msgspec.json.encode(ready).decode(), flush=True)
+        _say({"ready": True, "port": server.port, "pid": os.getpid(), "store": store.mark})
+        host.keep(asyncio.create_task(_note(store, on_fault), name="note the store"))
         log.info("keeper.ready", service=config.service, network=config.network_id, port=server.port)
     await stop
     log.info("keeper.stops", faults=faults)
@@ -135,9 +147,29 @@ async def run(config: configs.KeeperConfig) -> int:
     await host.close()
     await worker.stop()
     await committer.close()
+    _say({"store": store.mark})
     store.close()
     await client.close()
     return 0
+
+
+def _say(value: object) -> None:
+    """A line to the node; one that has ended reads none."""
+    with contextlib.suppress(BrokenPipeError):
+        print(msgspec.json.encode(value).decode(), flush=True)
+
+
+async def _note(store: SqliteStore, on_fault: Callable[[str], None]) -> None:
+    """Tell the node now and then how far the store is; and end where the file is not the store any more."""
+    said = store.mark
+    while True:
+        await asyncio.sleep(limits.STORE_NOTE_MS / 1000)
+        if store.replaced():
+            on_fault(f"{store.path} was deleted, or another file is in its place")
+            return
+        if store.mark != said:
+            said = store.mark
+            await asyncio.to_thread(_say, {"store": said})
 
 
 async def _start(worker: Worker, host: Host, software: bytes) -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from outrider.core.ids import star_of
+from outrider.host.copying import COPIED
 from outrider.host.failpoints import reach
-from outrider.host.followers import COPIED
 from outrider.protocol import messages
 from outrider.protocol.ownership import Ownership
 from outrider.store.bulk_process import Bulk
@@ -172,15 +172,16 @@ class Landing:
     async def _seal(self) -> None:
         if self._staging is None:
             return
-        if self._host.followers.copies():  # one has begun meanwhile, and reads the live file: see `_stage`
-            await self.discard()
-            self.need.append(COPIED)
-            return
-        staging, self._staging = self._staging, None
-        if await self._staged(self._adopt(staging)) is None:
-            self._staging = staging
-            await self.discard()
-            return
+        async with self._host.followers.exchange:
+            if self._host.followers.reading:  # a copy has begun meanwhile, and reads the live file: see `_stage`
+                await self.discard()
+                self.need.append(COPIED)
+                return
+            staging, self._staging = self._staging, None
+            if await self._staged(self._adopt(staging)) is None:
+                self._staging = staging
+                await self.discard()
+                return
         reach("staging-adopted")
         log.info("staging.adopted", ues=self.ues)
 

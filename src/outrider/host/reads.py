@@ -10,6 +10,10 @@ Why no answer is stale
     that epoch is looked up once more in the step of the event loop in which the answer is given. GRANT leaves in a
     later step than the one that learns that GRANTED is durable, so if the row still says OWNED, nobody else can have
     taken the key by then. If it does not, the answer is dropped, and the request goes where the key has gone.
+
+Its idempotency key means what it means elsewhere (PROTOCOL.md §4.3). What is stored under it in the content that is
+read is another request's answer, since none of a read is stored, so the read is 422. Behind a request under the same
+key that waits, it waits: whether that one's answer will be stored is not known before.
 """
 
 from typing import TYPE_CHECKING
@@ -33,15 +37,17 @@ log = structlog.get_logger()
 async def read(host: "Host", actor: "Actor", job: Job) -> None:
     """Answer a job from what is committed of a held key; if that cannot be, it queues again, as a write would."""
     context = host.store.context(actor.key)
-    proposal = await host.units.look(context, job)
+    proposal = host.units.answered(context, job) or await host.units.look(context, job)
     actor.reading -= 1
     if not _owned(host.store.row(actor.key), context.row.epoch):
         actor.submit(job)
+    elif isinstance(proposal, Answer):
+        answers.give(job, proposal)
     elif isinstance(proposal, WorkerFault):
         host.units.failed(actor.key, job, proposal)
     elif proposal.records or proposal.timers or proposal.sends:
         # Its author means it as a write, and before and after a hold it is one: so it waits as writes do.
-        log.warning("read.writes", key=key_text(actor.key), method=job.carried.method, path=job.carried.path)
+        log.warning("read.writes", key=key_text(actor.key), method=job.carried.method, nf=job.carried.nf)
         job.writes = True
         actor.submit(job)
     else:

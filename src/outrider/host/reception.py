@@ -107,6 +107,7 @@ class Reception:
         actor = host.actor(key)
         if m.identity is not None:
             actor.asked_as[peer] = m.identity
+        actor.asked_for = proved and allowed
         actor.event(ownership.Want(peer, m.mig, proved, allowed))
 
     def _may_assert(self, peer: str, m: messages.Want) -> bool:

@@ -23,6 +23,7 @@ from outrider.core.record import Answered, Change, Kind, OutboxBody, Record, Tim
 from outrider.host import answers
 from outrider.host.failpoints import reach
 from outrider.host.jobs import Job
+from outrider.host.marks import hide, show
 from outrider.host.places import Places
 from outrider.host.workers import WorkerFault
 from outrider.protocol.messages import Answer
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from outrider.host.host import Host
 
 log = structlog.get_logger()
-
-MARK = b"\x00UE\x00"
-"""Stands for the UE's identity in a stored answer: no record holds a SUPI."""
 
 _SENDER = "m/"
 """Idempotency records of messages: one for each sender, with the id of the last message applied."""
@@ -110,6 +108,10 @@ class Units:
             seen = Answered(job.carried.answer_id.encode(), 204, [], b"", host.utc_ms())
             changes.append(Change(Kind.IDEMPOTENCY, "", _SENDER + job.sender.hex(), _msgpack.encode(seen)))
         return await self._commit(key, row, job, context, changes, answer, digest)
+
+    def answered(self, context: Context, job: Job) -> Answer | None:
+        """What a job is answered with because its idempotency key is known in this context: again, or 422."""
+        return self._answer_of(context, job, self._digest(job)) if job.keep_answer else None
 
     async def look(self, context: Context, job: Job) -> wire.Proposal | WorkerFault:
         """What the worker proposes for a job, on a context that the caller has read; nothing is committed."""
@@ -278,9 +280,10 @@ class Units:
     # -------------------------------------------------------------------------------------- idempotency
 
     def _digest(self, job: Job) -> bytes:
+        """Of the request without the identity: a target has the key, the digest and the rest, and would try SUPIs."""
         c = job.carried
         h = hashlib.blake2b(digest_size=16, key=self._host.store.identity.digest_key)
-        for part in (c.method.encode(), c.path.encode(), c.query.encode(), c.body):
+        for part in (c.method.encode(), *(hide(p, job.identity) for p in (c.path.encode(), c.query.encode(), c.body))):
             h.update(len(part).to_bytes(4, "big") + part)
         return h.digest()
 
@@ -308,19 +311,12 @@ class Units:
         return None
 
     def _stored(self, answer: Answer, digest: bytes, identity: str | None) -> Answered:
-        headers, body = answer.headers, answer.body
-        if identity:
-            plain, mark = identity, MARK.decode()
-            headers = [(k, v.replace(plain, mark)) for k, v in headers]
-            body = body.replace(plain.encode(), MARK)
-        return Answered(digest, answer.status, headers, body, self._host.utc_ms())
+        headers = [(name, hide(value.encode(), identity).decode()) for name, value in answer.headers]
+        return Answered(digest, answer.status, headers, hide(answer.body, identity), self._host.utc_ms())
 
     def _replay(self, answered: Answered, identity: str | None) -> Answer:
-        headers, body = answered.headers, answered.body
-        if identity:
-            headers = [(k, v.replace(MARK.decode(), identity)) for k, v in headers]
-            body = body.replace(MARK, identity.encode())
-        return Answer(answered.status, headers, body)
+        headers = [(name, show(value.encode(), identity).decode()) for name, value in answered.headers]
+        return Answer(answered.status, headers, show(answered.body, identity))
 
 
 def _misused() -> Answer:

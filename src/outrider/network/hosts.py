@@ -6,7 +6,10 @@ store (PROTOCOL.md §1).
 
 Which hosts are to run is the LMSF's to know: it asks for each again after a restart of the node. Files of a service,
 in `services/SERVICE`: `keeper.json` (what the keeper is told; it holds a key, so mode 0600), `keeper.pid` (the
-process), `data/` (the context store; the keeper's own).
+process), `data/` (the context store; the keeper's own), `lost-N/` (what was left of a lost store).
+
+A keeper is told how far its store was seen (`Stores`, which the LMSF keeps), and says how far it is: when it is ready,
+now and then, and when it ends. One whose store is behind that, or gone, serves nothing and is not started again.
 """
 
 import asyncio
@@ -25,12 +28,13 @@ import msgspec
 import structlog
 
 from outrider.core.refusal import Refusal, Refused
-from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec
+from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, StoreLost, Stores
 from outrider.host.config import STORE_FILE, KeeperConfig
 from outrider.network.files import PRIVATE, write_atomic
 from outrider.network.processes import end_child, end_leftover, mark
 from outrider.store.files import sync
 from outrider.store.image import StoreFacts, save
+from outrider.store.port import StoreMark
 
 READY_LIMIT_S = 60.0
 """A keeper says that it is ready by then; opening a store of a million contexts takes a few seconds."""
@@ -40,6 +44,9 @@ STOP_LIMIT_S = 8.0
 
 LEFTOVER_LIMIT_S = 3.0
 """How long a keeper of a crashed node may take to notice."""
+
+LAST_WORD_LIMIT_S = 1.0
+"""How long the output of a keeper that has ended is waited for."""
 
 RESTART_MIN_S = 0.05
 RESTART_MAX_S = 5.0
@@ -53,11 +60,18 @@ _SERVICE = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 _log = structlog.get_logger(__name__)
 
 
-class _Ready(msgspec.Struct, frozen=True, rename="camel"):
-    ready: bool
-    port: int
-    pid: int
-    store_id: str
+class _Said(msgspec.Struct, frozen=True, rename="camel"):
+    """A line of a keeper: that it is ready, or will not be; or how far its store is."""
+
+    ready: bool | None = None
+    port: int = 0
+    pid: int = 0
+    store: StoreMark | None = None
+    refusal: Refusal | None = None
+
+
+_LINE_BYTES = 16 * 1024
+"""A longer line of a keeper is none that the node knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,7 @@ class HostSettings:
 @dataclass(slots=True)
 class _Running:
     spec: HostSpec
+    stores: Stores
     host: Host
     process: asyncio.subprocess.Process
     watcher: asyncio.Task[None] | None = None
@@ -105,9 +120,11 @@ class NodeHosts:
         self._log_dir = log_dir
         self._settings = settings
         self._running: dict[str, _Running] = {}
+        self._lost: dict[str, Refusal] = {}
+        """Hosts that are to run, and do not because of their store."""
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def start(self, spec: HostSpec) -> Host:
+    async def start(self, spec: HostSpec, stores: Stores) -> Host:
         """Run the host unless it runs already with this spec; `HostFailed` if it does not come up."""
         if not _SERVICE.match(spec.service):
             raise HostFailed(f"{spec.service!r} is no name of a service: lower-case letters, digits, dots and dashes")
@@ -121,7 +138,12 @@ class NodeHosts:
             folder.mkdir(parents=True, exist_ok=True)
             self._log_dir.mkdir(parents=True, exist_ok=True)
             await self._end_leftover(folder, spec.service)
-            started = await self._spawn(spec, self._last_port(folder))
+            self._lost.pop(spec.service, None)
+            try:
+                started = await self._spawn(spec, stores, self._last_port(folder))
+            except StoreLost as lost:
+                self._lost[spec.service] = lost.refusal
+                raise
             self._running[spec.service] = started
             started.watcher = asyncio.create_task(self._watch(started), name=f"watch {spec.service}")
             if self._registry is not None:
@@ -151,6 +173,7 @@ class NodeHosts:
     async def remove(self, service: str) -> None:
         """End the host and delete all its files."""
         await self.stop(service)
+        self._lost.pop(service, None)
         if _SERVICE.match(service):
             await asyncio.to_thread(shutil.rmtree, self._dir / service, ignore_errors=True)
             (self._log_dir / f"keeper-{service}.log").unlink(missing_ok=True)
@@ -176,6 +199,19 @@ class NodeHosts:
 
             await asyncio.to_thread(place)
 
+    async def set_aside(self, service: str) -> Path | None:
+        """Move what is left of a lost store out of the way; where it lies then."""
+        async with self._locks.setdefault(service, asyncio.Lock()):
+            data = self._store(service).parent
+            if service in self._running or not data.exists():
+                return None
+            await self._end_leftover(data.parent, service)
+            number = 1 + sum(1 for _ in data.parent.glob("lost-*"))
+            aside = data.with_name(f"lost-{number}")
+            await asyncio.to_thread(data.rename, aside)
+            sync(aside.parent)
+            return aside
+
     def _store(self, service: str) -> Path:
         return self._dir / service / "data" / STORE_FILE
 
@@ -185,22 +221,23 @@ class NodeHosts:
 
     def status(self) -> list[dict[str, object]]:
         """Each host: where it is, its process, how often it had to be restarted."""
-        return [
-            {
-                "service": r.host.service,
-                "root": r.host.api_root,
-                "pid": r.host.pid,
-                "alive": r.process.returncode is None,
-                "restarts": r.restarts,
-                "storeId": r.host.store_id,
-            }
+        running = [
+            _status(
+                r.host.service,
+                root=r.host.api_root,
+                pid=r.host.pid,
+                alive=r.process.returncode is None,
+                restarts=r.restarts,
+                store_id=r.host.store_id,
+            )
             for r in self._running.values()
         ]
+        return running + [_status(service, refusal=refusal) for service, refusal in self._lost.items()]
 
     # ------------------------------------------------------------------------------------------------ processes
 
-    async def _spawn(self, spec: HostSpec, port: int) -> _Running:
-        """Start a keeper and wait until it is ready; `HostFailed` with the end of its log otherwise."""
+    async def _spawn(self, spec: HostSpec, stores: Stores, port: int) -> _Running:
+        """Start a keeper and wait until it is ready and its store noted; `HostFailed` otherwise."""
         folder = self._dir / spec.service
         log_file = self._log_dir / f"keeper-{spec.service}.log"
         settings = self._settings
@@ -219,6 +256,7 @@ class NodeHosts:
             nf_instance_ids=dict(spec.nf_instance_ids),
             keeper_instance_id=spec.keeper_instance_id,
             digest_key=spec.digest_key,
+            known_stores=stores.known(spec.service),
             log_file=str(log_file),
             require_isolation=settings.require_isolation,
         )
@@ -238,6 +276,8 @@ class NodeHosts:
             write_atomic(folder / "keeper.pid", msgspec.json.encode(started))
         try:
             ready = await self._ready(process)
+            if ready.store is not None:
+                await stores.note(spec.service, ready.store)
         except BaseException as error:
             if isinstance(error, EOFError):  # it is ending: signalling it now would lose its exit code
                 with contextlib.suppress(TimeoutError):
@@ -249,31 +289,50 @@ class NodeHosts:
             raise
         if ready.port != port:
             write_atomic(config_file, msgspec.json.encode(msgspec.structs.replace(config, port=ready.port)), PRIVATE)
-        host = Host(spec.service, settings.host, ready.port, ready.pid, ready.store_id)
-        running = _Running(spec, host, process)
+        store_id = ready.store.store_id if ready.store is not None else ""
+        host = Host(spec.service, settings.host, ready.port, ready.pid, store_id)
+        running = _Running(spec, stores, host, process)
         self._drain(running)
         _log.info("host.ready", service=spec.service, pid=process.pid, port=ready.port)
         return running
 
-    async def _ready(self, process: asyncio.subprocess.Process) -> _Ready:
+    async def _ready(self, process: asyncio.subprocess.Process) -> _Said:
         assert process.stdout is not None
         async with asyncio.timeout(READY_LIMIT_S):
             while line := await process.stdout.readline():
                 if line.startswith(b"{"):
-                    return msgspec.json.decode(line, type=_Ready)
+                    said = msgspec.json.decode(line, type=_Said)
+                    if said.refusal is not None:
+                        raise StoreLost(said.refusal)
+                    return said
             raise EOFError("it ended before it was ready")
 
     def _drain(self, running: _Running) -> None:
-        """Read on, so that a keeper that writes more to its standard output never blocks."""
+        """Read on: how far the store is; whatever else a keeper writes must not block it."""
 
         async def read(stream: asyncio.StreamReader) -> None:
-            while await stream.read(65536):
-                pass
+            rest = b""
+            while data := await stream.read(65536):
+                *lines, rest = (rest + data).split(b"\n")
+                rest = rest[-_LINE_BYTES:]
+                for line in lines:
+                    await self._heard(running, line)
 
         assert running.process.stdout is not None
         task = asyncio.create_task(read(running.process.stdout))
         running.drains.add(task)
         task.add_done_callback(running.drains.discard)
+
+    async def _heard(self, running: _Running, line: bytes) -> None:
+        try:
+            mark = msgspec.json.decode(line, type=_Said).store
+        except msgspec.DecodeError:
+            return
+        try:
+            if mark is not None:
+                await running.stores.note(running.spec.service, mark)
+        except Exception:  # the older mark stands; reading must go on
+            _log.exception("host.store-not-noted", service=running.spec.service)
 
     async def _watch(self, running: _Running) -> None:
         """Restart the keeper whenever it ends; `wait` has reaped the old process before a new one starts."""
@@ -289,13 +348,26 @@ class NodeHosts:
             pause_s = min(2 * pause_s, RESTART_MAX_S)
             born_s = loop.time()
             try:
-                fresh = await self._spawn(running.spec, running.host.port)
+                fresh = await self._spawn(running.spec, running.stores, running.host.port)
+            except StoreLost as lost:
+                await self._store_lost(running, lost.refusal)
+                return
             except (HostFailed, OSError) as error:
                 _log.error("host.restart-failed", service=running.spec.service, why=str(error))
                 continue  # `wait` returns at once for the ended process, so this tries again after the pause
             running.process, running.drains = fresh.process, fresh.drains
             running.host = replace(running.host, pid=fresh.host.pid, store_id=fresh.host.store_id)
             running.restarts += 1
+
+    async def _store_lost(self, running: _Running, refusal: Refusal) -> None:
+        """The keeper died, and what it would be started on is not its store: it stays down."""
+        service = running.spec.service
+        _log.error("host.store-lost", service=service, why=str(refusal))
+        self._running.pop(service, None)
+        self._lost[service] = refusal
+        if self._registry is not None:
+            await self._registry.down(running.spec.keeper_instance_id)
+        await running.stores.lost(service, refusal)
 
     async def _end(self, service: str) -> None:
         running = self._running.pop(service, None)
@@ -307,8 +379,10 @@ class NodeHosts:
                 await running.watcher
         ended = await end_child(running.process, STOP_LIMIT_S)
         (self._dir / service / "keeper.pid").unlink(missing_ok=True)
-        for drain in list(running.drains):
-            drain.cancel()
+        if running.drains:  # its last word of its store; a pipe that a grandchild holds open is not waited for
+            _, open_still = await asyncio.wait(running.drains, timeout=LAST_WORD_LIMIT_S)
+            for drain in open_still:
+                drain.cancel()
         _log.info("host.ended", service=service, killed=ended.killed, code=running.process.returncode)
 
     async def _end_leftover(self, folder: Path, service: str) -> None:
@@ -329,6 +403,28 @@ class NodeHosts:
         except (FileNotFoundError, msgspec.DecodeError, OSError):
             return 0
         return port
+
+
+def _status(
+    service: str,
+    *,
+    root: str = "",
+    pid: int = 0,
+    alive: bool = False,
+    restarts: int = 0,
+    store_id: str = "",
+    refusal: Refusal | None = None,
+) -> dict[str, object]:
+    """How a host is; `refusal` is why it does not run though it should."""
+    return {
+        "service": service,
+        "root": root,
+        "pid": pid,
+        "alive": alive,
+        "restarts": restarts,
+        "storeId": store_id,
+        "refusal": refusal,
+    }
 
 
 def _why(service: str, error: BaseException, code: int | None, log_file: Path, begin: int) -> str:

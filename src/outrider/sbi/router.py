@@ -109,7 +109,9 @@ async def guarded(handler: Handler, request: Request) -> Response:
     except RecursionError:
         return problem(400, "INVALID_MSG_FORMAT", "The request is nested too deeply.")
     except Exception:
-        # Formatted here, because a renderer that shows local variables would show tokens and keys.
+        # Formatted here, because a renderer that shows local variables would show tokens and keys. Of the path only
+        # what names the API: the rest may name a UE.
         trace = traceback.format_exc()
-        _log.error("handler failed", method=request.method, path=request.path, traceback=trace)
+        api = "/".join(request.path.split("/")[:3])
+        _log.error("handler failed", method=request.method, api=api, traceback=trace)
         return problem(500, "UNSPECIFIED_NF_FAILURE", "The request met a fault; the log of this function has it.")

@@ -215,6 +215,27 @@ class DeclaredAlive(Driver):
             yield Change(net._replace(banned=True), (), "A's operator declares the store of B lost")
 
 
+class HomeBeginsAsOwner(Driver):
+    """Home, whose disk is gone, begins with an empty one and owns everything, whatever its journal says."""
+
+    def may_begin_anew(self, net: Net) -> bool:
+        return True
+
+
+class OlderCopyServed(Driver):
+    """Home, whose disk is gone, goes on with an older copy of it."""
+
+    blind = ("I2",)
+
+    def alone(self, i: int, net: Net) -> Iterator[Change]:
+        yield from super().alone(i, net)
+        if i == HOME and net.aside is None and not net.down:
+            yield Change(net._replace(aside=(net.rows, net.copies)), (), "A's disk is copied")
+        if net.down and net.aside is not None:
+            rows, copies = net.aside
+            yield Change(net._replace(rows=rows, copies=copies, down=False), (), "A goes on with the copy")
+
+
 class UnequalAccepted(Driver):
     """A copy is taken over though its digest is not the giver's."""
 

@@ -16,7 +16,10 @@ What may happen, at any moment and in any order:
 - A receiver refuses for want of room, a giver recalls. Neither needs a reason, so aborts, revocations and full disks
   are all covered; `Bounds.aborts` adds the abort itself, with its own predicate.
 - With `Bounds.stream`, frames of the copy and log entries arrive late and twice;
-  with `Bounds.losses`, B loses its disk, and with `Bounds.declares` an operator at home says so.
+  with `Bounds.losses`, B loses its disk, and with `Bounds.declares` an operator at home says so;
+  with `Bounds.home_losses`, home loses its own: it serves nothing until it is put back, or until it begins anew, which
+  its journal allows only where every key has been home since the last grant. Anew it grants nothing here: a new
+  migration would be with other stores, to which nothing old is said, so it is a world of its own.
 
 What a key holds is the sequence of the units committed to it, so "equal content" is a comparison of tuples. What rides
 in a grant is worked out by the receiver from its real copy: first SAME or DELTA (from what was there when the giver
@@ -146,8 +149,13 @@ class Driver:
         return net.store == 0
 
     def deaf(self, net: Net, m: Msg) -> bool:
-        """Nothing is heard of a disk that is declared lost (B's second one never says anything that counts)."""
-        return net.banned and m.source == 1
+        """Nothing is heard of a disk that is declared lost (B's second one never says anything that counts), and
+        nothing by a home without its disk, or with another one than the one that all is said to."""
+        return (net.banned and m.source == 1) or (m.target == HOME and (net.down or net.store > 0))
+
+    def may_begin_anew(self, net: Net) -> bool:
+        """Home's disk is gone, and its journal says that nobody else can own anything."""
+        return not net.away
 
     def gives(self, i: int) -> Sequence[int]:
         """Networks that a network may give a key to: home is told of no grant from B to C, so there may be none."""
@@ -187,6 +195,8 @@ class Driver:
             after = after._replace(rows=put(all_rows, k, step.row))
             if isinstance(event, o.Drained):
                 decides = ("grant", k, step.row.epoch)
+                if self.bounds.home_losses and i == HOME:
+                    after = after._replace(away=True)
             elif isinstance(event, o.Grant | o.Recall):
                 decides = ("answer", k, step.row.epoch)
             if any(effective(after, u).epoch < effective(net, u).epoch for u in self.keys):
@@ -234,6 +244,10 @@ class Driver:
     def alone(self, i: int, net: Net) -> Iterator[Change]:
         """Everything that network `i` may do without a message."""
         me = NAMES[i]
+        if i == HOME and self.bounds.home_losses:
+            yield from self._lose_home(net)
+            if net.down or net.store:
+                return
         for k in self.keys:
             row = effective(net, k)
             if row.state is Ownership.OWNED:
@@ -257,6 +271,21 @@ class Driver:
         if net.banned:
             for k in (k for k in self.keys if net.rows[k] is not None):
                 yield self.act(i, net, k, o.DeclaredLost(NAMES[1]), f"{me} takes back {key_name(k)}")
+
+    def _lose_home(self, net: Net) -> Iterator[Change]:
+        me = NAMES[HOME]
+        if net.down:
+            yield Change(net._replace(down=False), (), f"{me}'s disk is put back")
+            if self.may_begin_anew(net):
+                yield Change(self.first(HOME)._replace(store=1), (), f"{me} begins anew and owns everything")
+        elif net.store:
+            for k in self.ues:
+                yield from self._work(HOME, net, k, effective(net, k))
+        else:
+            yield Change(self.restart(net)._replace(down=True), (), f"{me} loses its disk and serves nothing")
+            whole = all(effective(net, k).state is Ownership.OWNED for k in self.keys)
+            if net.away and whole:
+                yield Change(net._replace(away=False), (), f"{me} journals that every key is home")
 
     def _want(self, net: Net, i: int, j: int) -> o.Want:
         mig = BACK if j == HOME else OUT

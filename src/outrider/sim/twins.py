@@ -50,6 +50,7 @@ class Twin:
 _ONE, _TWO = Bounds(networks=3, epochs=4, writes=1), Bounds(epochs=5, writes=2)
 _STAR = Bounds(star=True, epochs=4, writes=1)
 _SYNC = SyncBounds(epochs=4, writes=2)
+_HOMELESS = Bounds(networks=3, epochs=4, writes=1, home_losses=True)
 _DECLARED = Bounds(networks=3, epochs=4, writes=1, losses=True, declares=True)
 
 TWINS = {
@@ -80,6 +81,8 @@ TWINS = {
         Twin("lost-epoch-reused", "§9", broken.LostEpochReused, _DECLARED, "I2"),
         Twin("lost-not-taken-back", "§9", broken.LostNotTakenBack, _DECLARED, "I9"),
         Twin("lost-store-heard", "§9", broken.LostStoreHeard, replace(_STAR, losses=True, declares=True), "alarm"),
+        Twin("home-begins-as-owner", "§9", broken.HomeBeginsAsOwner, _HOMELESS, "I1"),
+        Twin("older-copy-served", "§9", broken.OlderCopyServed, replace(_HOMELESS, writes=0), "I1"),
         Twin("late-chunk-on-owned", "§7", broken.LateChunkOnOwned, Bounds(epochs=4, writes=2, stream=True), "I3"),
         Twin("late-chunk-on-granted", "§7", broken.LateChunkOnGranted, Bounds(epochs=5, writes=2, stream=True), "I3"),
         Twin("excepted-forgotten", "§1", broken.ExceptedForgotten, _STAR, "I1"),

@@ -57,6 +57,8 @@ class Bounds:
     stream: bool = False
     aborts: bool = False
     losses: bool = False
+    home_losses: bool = False
+    """Home loses its disk, serves nothing while it is gone, and may find it again or begin anew."""
     declares: bool = False
     """Home hears that B's disk is another, and its operator declares the old one lost, at any time after that."""
     refusals: bool = True
@@ -78,6 +80,12 @@ class Net(NamedTuple):
     """How often this network has lost its disk."""
     banned: bool = False
     """B's first disk is declared lost here: nothing of it is heard any more."""
+    down: bool = False
+    """Home's disk is not there (the rows are those on it, for it may be put back): nothing is done or heard."""
+    away: bool = False
+    """What home's journal says, which is not on that disk: keys may be elsewhere."""
+    aside: tuple[Rows, tuple[Content, ...]] | None = None
+    """An older copy of home's disk, for the twin that serves from it."""
 
 
 class Msg(NamedTuple):
@@ -162,4 +170,4 @@ def net_text(net: Net, keys: Iterable[int]) -> str:
         text += f" held for {held.peer}" if held else ""
         text += ", in work" if net.units[k] else ""
         parts.append(text + (f" {content_text(net.copies[k])}" if net.copies[k] else ""))
-    return " · ".join(parts) + (" · aborted" if net.aborted else "")
+    return " · ".join(parts) + (" · aborted" if net.aborted else "") + (" · no disk" if net.down else "")

@@ -178,6 +178,9 @@ class World:
 
     def _settle(self, ids: list[int], *, recalling: bool) -> str | None:
         driver, nets = self.driver, [self.driver.restart(self._nets[i]) for i in ids]
+        if nets[HOME].store:
+            return None  # what others are in doubt about was home before, and home does not answer for it any more
+        nets[HOME] = nets[HOME]._replace(down=False)
         if any(net.store for net in nets):
             if not nets[HOME].banned:
                 return None  # without an operator's word nothing ends

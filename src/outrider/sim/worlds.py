@@ -24,6 +24,9 @@ WORLDS = {
     # B loses its disk and is reborn: no second owner comes of it.
     "lost-disk": Bounds(networks=3, epochs=4, writes=1, losses=True),
     "lost-disk-star": Bounds(networks=3, star=True, epochs=3, writes=0, losses=True, forget=True),
+    # Home loses its disk: it serves nothing until the disk is put back, or begins anew where all was home.
+    "lost-home": Bounds(networks=3, epochs=4, writes=1, home_losses=True),
+    "lost-home-star": Bounds(star=True, epochs=4, writes=1, home_losses=True, forget=True),
     # And home's operator declares it lost, at any time after that: home owns everything again, and goes on.
     "declared": Bounds(networks=3, epochs=4, writes=2, losses=True, declares=True),
     "declared-shadow": Bounds(epochs=3, writes=2, stream=True, losses=True, declares=True),

@@ -54,10 +54,17 @@ class Bulk(Protocol):
 
 
 class BulkBeside:
-    """`Bulk` in a thread of this process."""
+    """`Bulk` in a thread of this process; the files are opened when there is something to do."""
 
     def __init__(self, live: Path) -> None:
-        self._work = BulkWork(live)
+        self._live = live
+        self._opened: BulkWork | None = None
+
+    @property
+    def _work(self) -> BulkWork:
+        if self._opened is None:
+            self._opened = BulkWork(self._live)
+        return self._opened
 
     async def scan(self, start: bytes, stop: bytes, limit: int) -> Scanned:
         """See `Bulk`."""
@@ -77,7 +84,9 @@ class BulkBeside:
 
     async def close(self) -> None:
         """See `Bulk`."""
-        await asyncio.to_thread(self._work.close)
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await asyncio.to_thread(opened.close)
 
 
 class BulkProcess:

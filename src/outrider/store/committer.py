@@ -40,6 +40,10 @@ class GroupCommitter:
         self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
         self._fault: StoreFault | None = None
         self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin to write what is handed over. The simulation has no thread, and does so at instants that it chooses."""
         self._thread = threading.Thread(target=self._write, name="committer", daemon=True)
         self._thread.start()
 
@@ -93,13 +97,17 @@ class GroupCommitter:
                     ends = True
                 else:
                     items.extend(turn)
-            batch: list[_Item] = []
-            while items and items[0].work is None and len(batch) < limits.COMMIT_BATCH:
-                batch.append(items.popleft())
-            if batch:
-                self._commit(batch)
-            elif items and (work := items[0].work) is not None:
-                self._run(items.popleft().future, work)
+            self._write_next(items)
+
+    def _write_next(self, items: deque[_Item]) -> None:
+        """Commit as many of them as go together, or do the work that stands before them."""
+        batch: list[_Item] = []
+        while items and items[0].work is None and len(batch) < limits.COMMIT_BATCH:
+            batch.append(items.popleft())
+        if batch:
+            self._commit(batch)
+        elif items and (work := items[0].work) is not None:
+            self._run(items.popleft().future, work)
 
     def _commit(self, batch: list[_Item]) -> None:
         futures = [item.future for item in batch]

@@ -76,6 +76,8 @@ class Operations:
         self._many = Bulk(self._run_sql)
         self._content = Content(db, digest_key)
         self.lsn = lsn
+        self.decisions = 0
+        """Rows and values that were changed: what is durable and is in no log."""
         self.units: list[Units] = []
         """What units have changed, in order."""
 
@@ -197,6 +199,7 @@ class Operations:
             self._drop_rows(op.drop)
             self._put_rows(op.keep)
         self._put_row(op.key, op.row)
+        self.decisions += 1
         return Done()
 
     def _partition_rows(self, star: bytes, named: Iterable[bytes]) -> dict[bytes, Row]:
@@ -236,6 +239,7 @@ class Operations:
         self._put_row(op.key, op.row)
         if op.identity is not None:
             self._bind(op.identity, op.key)
+        self.decisions += 1
         return Done(op.head)
 
     def _take_content(self, op: Take) -> bool:
@@ -266,6 +270,7 @@ class Operations:
         self._drop_rows(op.drop)
         self._put_rows(op.keep)
         self._put_row(op.key, op.row)
+        self.decisions += 1
         return Done()
 
     # ------------------------------------------------------------------------------------------ copies
@@ -326,6 +331,7 @@ class Operations:
             self._db.execute("DELETE FROM val WHERE name = ?", (op.name,))
         else:
             self._db.execute("INSERT OR REPLACE INTO val VALUES (?, ?)", (op.name, op.value))
+        self.decisions += 1
         return Done()
 
 

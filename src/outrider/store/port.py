@@ -36,6 +36,17 @@ class StoreIdentity:
     digest_key: bytes
 
 
+class StoreMark(msgspec.Struct, frozen=True, rename="camel"):
+    """How far a store was at some moment. It is kept away from the store, so that an older copy of it is known as one.
+
+    Of one store, incarnation and `changes` never fall: `changes` counts units, changed rows of ownership and values.
+    """
+
+    store_id: str
+    incarnation: int
+    changes: int
+
+
 class Context(msgspec.Struct, frozen=True):
     """All that is stored of one key, in one snapshot. `row` is the effective row; `own`: it is the key's own."""
 

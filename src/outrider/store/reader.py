@@ -104,7 +104,10 @@ class Reader:
     def row(self, key: bytes) -> Row:
         """See `ContextStore.row`."""
         kept = self._recent.row(key)
-        return self._look(_BY_KEY, (key, star_of(key)), key).row if kept is None else kept
+        if kept is not None:
+            return kept
+        found = self._look(_BY_KEY, (key, star_of(key)), key).row
+        return self._recent.row(key) or found  # see `recent`: what is kept by now goes before what the file says
 
     def key_of(self, identity: str) -> bytes | None:
         """See `ContextStore.key_of`."""
@@ -114,7 +117,10 @@ class Reader:
     def context(self, key: bytes) -> Context:
         """See `ContextStore.context`."""
         kept = self._recent.context(key)
-        return self._read(_CONTEXT, (key, star_of(key)), key) if kept is None else kept
+        if kept is not None:
+            return kept
+        found = self._read(_CONTEXT, (key, star_of(key)), key)
+        return self._recent.context(key) or found
 
     def _look(self, sql: str, bindings: Sequence[Any], key: bytes | None, identity: str | None = None) -> Context:
         """What a request needs, in one statement: the row and, if it says OWNED, the rest; and remember it.

@@ -8,6 +8,8 @@ It is, because a store has one writer: whatever changes the file is an operation
 other operation forgets the contexts that it may have touched, and another file (`adopt`) forgets all. What is read
 beside the writer may be older than a commit that has passed in the meantime, so it is kept only if none has; and what
 is read of a key while a transaction changes it is not kept at all, so nobody who has seen the new meets the old again.
+A transaction is in the file a moment before it has passed here. So whoever has found nothing here and read the file
+looks here once more: another reader may have kept what was there before, which holds for all until then.
 """
 
 import threading
@@ -92,8 +94,10 @@ class Recent:
 
     def begin(self, operations: Iterable[Operation]) -> None:
         """A transaction begins: until `committed`, nobody can say whether what is read of these keys is before it."""
-        self._under_way = {o.key for o in operations if isinstance(o, Work | SetRow | Take)}
-        self._all_under_way = any(key[:1] == b"p" for key in self._under_way)  # many follow such a row
+        under_way = {o.key for o in operations if isinstance(o, Work | SetRow | Take)}
+        with self._lock:  # a reader that has found nothing under way keeps what it has read before anything is
+            self._under_way = under_way
+            self._all_under_way = any(key[:1] == b"p" for key in under_way)  # many follow such a row
 
     def committed(self, operations: Iterable[Operation], outcomes: Iterable[Outcome], units: Iterable[Units]) -> None:
         """These operations are durable; `units` is what those that are `Work` have changed. Called by the writer."""

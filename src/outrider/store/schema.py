@@ -16,7 +16,7 @@ from outrider.store.port import Durability, StoreFault
 APPLICATION_ID = 0x4F555452
 """Marks the file as a context store (`OUTR`), for SQLite and for file(1)."""
 
-VERSION = 1
+VERSION = 2
 """Layout of the file; a file with a higher one is not opened."""
 
 PAGE_BYTES = 8 * 1024
@@ -56,7 +56,7 @@ CREATE INDEX outbox ON rec (k, id) WHERE kind = 3;
 STANDING = """
 CREATE TABLE store (
   one INTEGER PRIMARY KEY CHECK (one = 1), store_id TEXT NOT NULL, incarnation INTEGER NOT NULL,
-  digest_key BLOB NOT NULL, trimmed_lsn INTEGER NOT NULL
+  digest_key BLOB NOT NULL, trimmed_lsn INTEGER NOT NULL, decisions INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE row (
   k BLOB PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('owned', 'granted', 'foreign')), epoch INTEGER NOT NULL,

@@ -6,6 +6,7 @@ transaction. What happens after a fault: nothing more is written, ever, by this 
 """
 
 import contextlib
+import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from outrider.store.check import check
 from outrider.store.checkpoint import Checkpointer
 from outrider.store.faults import fault
 from outrider.store.files import opening, remove_staging, sync
+from outrider.store.mark import mark_of
 from outrider.store.operations import Impossible, Operations
 from outrider.store.port import (
     Chunk,
@@ -32,6 +34,7 @@ from outrider.store.port import (
     Staging,
     StoreFault,
     StoreIdentity,
+    StoreMark,
 )
 from outrider.store.reader import Reader
 from outrider.store.recent import Recent
@@ -76,23 +79,31 @@ class SqliteStore:
         try:
             self._lsn = self._reader.last_lsn()
             self._begin_writing()
+            self._decisions = int(self._writer.execute("SELECT decisions FROM store").get)
         except BaseException:
             self._reader.close()
             raise
 
     @classmethod
     def open(
-        cls, path: Path | str, *, durability: Durability = Durability.FULL, digest_key: bytes | None = None
+        cls,
+        path: Path | str,
+        *,
+        durability: Durability = Durability.FULL,
+        digest_key: bytes | None = None,
+        admit: Callable[[StoreMark | None], None] = lambda _: None,
     ) -> "SqliteStore":
         """Open the store in this file, or create it; from then on no earlier opener can commit.
 
         `digest_key` is the key of the record hashes, which networks that compare digests share; given for a store
-        that has another one, it raises `StoreFault`.
+        that has another one, it raises `StoreFault`. `admit` is shown what the file holds (None: no store) before
+        anything is changed; what it raises leaves the file as it was.
         """
         path = Path(path).absolute()
         with opening(path):
             try:
                 check_length(path)
+                admit(mark_of(path))
                 identity = _enter(path, digest_key)
                 remove_staging(path)
                 return cls(path, durability, identity)
@@ -131,8 +142,14 @@ class SqliteStore:
     def _run_all(self, operations: Sequence[Operation]) -> list[Outcome]:
         run = Operations(self._writer, self.identity.digest_key, self._lsn, self._recent)
         outcomes = run.run(operations)
-        self._committed_lsn, self._committed_units = run.lsn, run.units
+        self._ran(run)
         return outcomes
+
+    def _ran(self, run: Operations) -> None:
+        self._committed_lsn, self._committed_units = run.lsn, run.units
+        if run.decisions:
+            self._committed_decisions = self._decisions + run.decisions
+            self._writer.execute("UPDATE store SET decisions = ?", (self._committed_decisions,))
 
     def _run_each(self, operations: Sequence[Operation]) -> list[Outcome]:
         run = Operations(self._writer, self.identity.digest_key, self._lsn)
@@ -148,7 +165,7 @@ class SqliteStore:
                 del run.units[units:]
                 outcomes.append(Failed(str(error)))
             self._writer.execute("RELEASE operation")
-        self._committed_lsn, self._committed_units = run.lsn, run.units
+        self._ran(run)
         return outcomes
 
     def _transaction(self, doing: str, work: Callable[[], T]) -> T:
@@ -156,7 +173,8 @@ class SqliteStore:
         self._refuse_after_fault()
         try:
             self._checkpointer.before_commit(self._writer)
-            self._committed_lsn = self._lsn
+            self._committed_lsn, self._committed_decisions = self._lsn, self._decisions
+            self._check_place()
             self._writer.execute("BEGIN IMMEDIATE")
             self._check_incarnation()
             result = work()
@@ -173,7 +191,7 @@ class SqliteStore:
             self._faulted(error if isinstance(error, StoreFault) else StoreFault(f"{self._path}: {doing}: {error!r}"))
             self._roll_back()
             raise
-        self._lsn = self._committed_lsn
+        self._lsn, self._decisions = self._committed_lsn, self._committed_decisions
         return result
 
     def _roll_back(self) -> None:
@@ -181,6 +199,27 @@ class SqliteStore:
         with contextlib.suppress(apsw.Error):
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+
+    def _check_place(self) -> None:
+        """What is written to a file that has another one in its place, or no name any more, is in no store."""
+        if self.replaced():
+            raise StoreFault(
+                f"{self._path}: the file was deleted, or another one is in its place. Nothing was written; put the "
+                "newest one back, with its -wal file, and start again."
+            )
+
+    def replaced(self) -> bool:
+        """Whether the file that is open here is no longer the one at its path."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return True
+        return (found.st_dev, found.st_ino) != self._place
+
+    @property
+    def mark(self) -> StoreMark:
+        """How far this store is."""
+        return StoreMark(self.identity.store_id, self.identity.incarnation, self._lsn + self._decisions)
 
     def _check_incarnation(self) -> None:
         for store_id, incarnation in self._writer.execute("SELECT store_id, incarnation FROM store"):
@@ -201,6 +240,8 @@ class SqliteStore:
     def _begin_writing(self) -> None:
         self._writer = connect_writer(self._path, self._durability)
         self._writer.pragma("journal_mode", "wal")
+        here = os.stat(self._path)
+        self._place = (here.st_dev, here.st_ino)
         self._checkpointer = Checkpointer(self._path, self._durability, self._faulted)
         self._writer.set_wal_hook(self._grown)
 
@@ -355,7 +396,7 @@ def _enter(path: Path, digest_key: bytes | None) -> StoreIdentity:
         if new:
             begin_file(db, CONTENT + STANDING)
             key = digest_key or secrets.token_bytes(DIGEST_KEY_BYTES)
-            db.execute("INSERT INTO store VALUES (1, ?, 0, ?, 0)", (secrets.token_hex(16), key))
+            db.execute("INSERT INTO store VALUES (1, ?, 0, ?, 0, 0)", (secrets.token_hex(16), key))
         entered: list[Any] = db.execute(
             "UPDATE store SET incarnation = incarnation + 1 RETURNING store_id, incarnation, digest_key"
         ).fetchall()

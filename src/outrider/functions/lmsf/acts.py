@@ -170,12 +170,17 @@ async def await_moved(r: Runner) -> None:
 
 
 def _nothing_here(r: Runner) -> bool:
-    """Whether a target certainly has no host with keys. A host that is only being started is not nothing."""
-    if r.row.role is Role.SOURCE or r.tools.deployments.host(r.record.service) is not None:
+    """Whether there is certainly no host here whose keys matter to the migration: the target's was never prepared, or
+    is disowned; the source's store is lost, and had given nothing. A host that is only being started is not nothing.
+    """
+    if r.tools.deployments.host(r.record.service) is not None:
         return False
     deployment = r.tools.deployments.get(r.record.service)
+    lost = deployment is not None and deployment.store_lost
+    if r.row.role is Role.SOURCE:
+        return lost and not may_have_moved(r.row)
     ours = deployment is not None and deployment.migration_id == r.id
-    return not ours or Fact.PREPARED not in r.row.facts
+    return not ours or Fact.PREPARED not in r.row.facts or (lost and _disowned(r))
 
 
 def _disowned(r: Runner) -> bool:

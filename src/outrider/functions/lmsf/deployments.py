@@ -21,14 +21,18 @@ from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.instances import HEARTBEAT_S, Instances
 from outrider.functions.lmsf.journal import Journal
-from outrider.functions.lmsf.ports import Clock, Host, HostFailed, Hosts, HostSpec
+from outrider.functions.lmsf.ports import Clock, Host, HostFailed, Hosts, HostSpec, StoreLost
 from outrider.functions.lmsf.record import Deployment, Instance, Package
+from outrider.functions.lmsf.stores import StoreMarks
 from outrider.functions.lmsf.unbroken import Unbroken
 from outrider.package.closure import ANY
 from outrider.package.wheels import Machine
 from outrider.sbi.client import Unreachable
 
 log = structlog.get_logger(__name__)
+
+DOWN = ("FAILED", "STORE_LOST")
+"""States of a service that is to run and does not, until somebody has done something about it."""
 
 
 def fits(manifest: Manifest, nf_types: frozenset[str]) -> list[Refusal]:
@@ -91,6 +95,7 @@ class Deployments:
         self._instances = instances
         self._clock = clock
         self._unbroken = Unbroken()
+        self.stores = StoreMarks(journal, self._store_lost)
         self._all: dict[str, Deployment] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
         self._heart: asyncio.Task[None] | None = None
@@ -109,7 +114,7 @@ class Deployments:
                 # What is hosted is removed by its migration, which needs the keeper to say that nothing is owned.
                 hosted = deployment.migration_id is not None
                 self._work(deployment.service, self._bring_up if hosted else self._remove)
-            elif deployment.migration_id is None or deployment.state in ("RUNNING", "FAILED"):
+            elif deployment.migration_id is None or deployment.state in ("RUNNING", *DOWN):
                 self._work(deployment.service, self._bring_up)
         self._heart = asyncio.create_task(self._beat(), name="heartbeats")
 
@@ -153,9 +158,9 @@ class Deployments:
     async def deploy(self, package: Package) -> Deployment | Refusal:
         """Run a service of this operator: owned here, discoverable at once. The same again is the same."""
         known = self._all.get(package.manifest.service)
-        if known is not None and known.package_digest == package.digest and known.state != "FAILED":
+        if known is not None and known.package_digest == package.digest and known.state not in DOWN:
             return known
-        if known is not None and (known.state != "FAILED" or known.migration_id is not None):
+        if known is not None and (known.state not in DOWN or known.migration_id is not None):
             return _exists(known)
         reasons = fits(package.manifest, self._nf_types)
         if reasons:
@@ -180,6 +185,15 @@ class Deployments:
         removing = await self.change(service, state="REMOVING")
         self._work(service, self._remove)
         return removing
+
+    async def begin_anew(self, service: str) -> Deployment:
+        """Give up the lost store of a service and start the host with an empty one. Who may is decided before."""
+        aside = await self._hosts.set_aside(service)  # before it is forgotten: a crash between leaves the store lost
+        log.warning("store.set-aside", service=service, left=None if aside is None else str(aside))
+        await self.stores.forget(service)
+        begun = await self.change(service, state="INSTALLING", refusal=None)
+        self._work(service, self._bring_up)
+        return begun
 
     def _work(self, service: str, do: Callable[[str], Awaitable[None]]) -> None:
         """One task at a time for a service; what it cannot do stands in the deployment."""
@@ -222,7 +236,19 @@ class Deployments:
 
     async def _failed(self, service: str, refusal: Refusal) -> None:
         log.error("deployment.failed", service=service, cause=refusal.code, sentence=refusal.sentence)
-        await self.change(service, state="FAILED", refusal=refusal)
+        if service not in self._all:  # it has been removed meanwhile
+            return
+        leaving = self._all[service].state == "REMOVING"
+        state = "FAILED" if refusal.code != "STORE_LOST" else "REMOVING" if leaving else "STORE_LOST"
+        await self.change(service, state=state, refusal=refusal)
+        try:
+            await self._instances.deregister(self._all[service])
+        except (Refused, Unreachable) as error:  # without heartbeats the NRF forgets them by itself
+            log.warning("deployment.not-deregistered", service=service, why=str(error))
+
+    async def _store_lost(self, service: str, refusal: Refusal) -> None:
+        if service in self._all:
+            self._work(service, lambda name: self._failed(name, refusal))
 
     async def _remove(self, service: str) -> None:
         pause_s = 0.2
@@ -243,7 +269,7 @@ class Deployments:
         """Decide the deployment's identities, durably, before anything is started."""
         known = self._all.get(package.manifest.service)
         if known is not None and known.migration_id == migration_id and known.package_digest == package.digest:
-            if known.state == "FAILED":
+            if known.state in DOWN:
                 return await self.change(known.service, state="INSTALLING", refusal=None)
             return known
         deployment = Deployment(
@@ -285,7 +311,7 @@ class Deployments:
             keeper_instance_id=deployment.keeper_instance_id,
             digest_key=deployment.digest_key,
         )
-        return await self._unbroken.run(service, lambda: self._hosts.start(spec))
+        return await self._unbroken.run(service, lambda: self._hosts.start(spec, self.stores))
 
     async def register(self, service: str, host: Host | None = None) -> None:
         """Put the NF instances at the NRF as the deployment says."""
@@ -323,6 +349,7 @@ class Deployments:
             await asyncio.to_thread(shutil.rmtree, deployment.package_dir, ignore_errors=True)
         del self._all[service]
         await self._journal.drop("deployment", service)
+        await self.stores.forget(service)
 
     async def change(self, service: str, **changes: Any) -> Deployment:
         """Change fields of a deployment, durably."""
@@ -352,6 +379,8 @@ class Deployments:
 
 def host_failed(service: str, error: HostFailed) -> Refusal:
     """The refusal of a host that does not come up."""
+    if isinstance(error, StoreLost):
+        return error.refusal
     return Refusal("HOST_FAILED", str(error), {"service": service}, "Read the host's log.", status=500)
 
 

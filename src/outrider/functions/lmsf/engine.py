@@ -19,6 +19,7 @@ from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf import negotiation
 from outrider.functions.lmsf.acts import ACTS
+from outrider.functions.lmsf.anew import Anew
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.deployments import Deployments
@@ -98,6 +99,7 @@ class Lmsf:
             negotiation=self.negotiation,
             deployments=self.deployments,
         )
+        self.anew = Anew(self.network, self.journal, self.deployments, self.clock, self.all)
         self.images = Images(
             self.network,
             config.nf_types,
@@ -108,6 +110,7 @@ class Lmsf:
             signer,
             self.clock,
             self.live,
+            self.anew,
         )
         self._runners: dict[str, Runner] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,7 +128,7 @@ class Lmsf:
                 runner.start(resume=True)
 
     async def stop(self) -> None:
-        """Stop working and close the journal; what is under way goes on after the next start."""
+        """Stop working, end the hosts and close the journal; what is under way goes on after the next start."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -133,6 +136,7 @@ class Lmsf:
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
         await self.deployments.stop()
         await self.catalogue.stop()
+        await self.hosts.close()  # before the journal, which takes their last word of their stores
         self.journal.close()
 
     # ------------------------------------------------------------------------------------------- looking

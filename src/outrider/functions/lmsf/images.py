@@ -18,6 +18,7 @@ import structlog
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf import image
+from outrider.functions.lmsf.anew import Anew
 from outrider.functions.lmsf.catalogue import Catalogue, byte_range, check_room
 from outrider.functions.lmsf.deployments import Deployments, fits
 from outrider.functions.lmsf.image import PACKAGE, STORE, Image, Meta
@@ -69,6 +70,7 @@ class Images:
         signer: Signer,
         clock: Clock,
         live: Callable[[str], Runner | None],
+        anew: Anew,
     ) -> None:
         """`live` finds the migration of a service that is not over, if there is one."""
         self._network = network
@@ -80,6 +82,7 @@ class Images:
         self._signer = signer
         self._clock = clock
         self._live = live
+        self._anew = anew
         self._all: dict[str, ImageInfo] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._restoring: set[str] = set()
@@ -118,7 +121,7 @@ class Images:
             facts = {"home": deployment.home, "migrationId": deployment.migration_id}
             remedy = f"The operator of {deployment.home} saves it."
             raise Refused(Refusal("SERVICE_HOSTED", sentence, facts, remedy, status=409))
-        if not deployment.package_dir or deployment.state == "REMOVING":
+        if not deployment.package_dir or deployment.state in ("REMOVING", "STORE_LOST"):
             sentence = f"{service} does not run: {deployment.state.lower()}."
             raise Refused(Refusal("SERVICE_NOT_RUNNING", sentence, {"state": deployment.state}, status=409))
         self._check_idle(service)
@@ -235,8 +238,14 @@ class Images:
                     status=409,
                 )
             )
-        self._check_idle(meta.service)
         known = self._deployments.get(meta.service)
+        if known is not None and known.state == "STORE_LOST" and known.migration_id is None:
+            refusal = self._anew.why_not(meta.service)
+            if refusal is not None:
+                raise Refused(refusal)
+            self._check_free(meta.service)
+            return
+        self._check_idle(meta.service)
         if known is not None:
             raise Refused(
                 Refusal(
@@ -255,6 +264,9 @@ class Images:
             facts = {"migrationId": busy.id, "partner": busy.partner, "phase": busy.row.phase.value}
             remedy = f"`outrider migration return {busy.id}`, or wait until it is over."
             raise Refused(Refusal("SERVICE_MIGRATING", sentence, facts, remedy, status=409))
+        self._check_free(service)
+
+    def _check_free(self, service: str) -> None:
         if self.busy(service):
             sentence = f"{service} is being saved or restored already."
             raise Refused(Refusal("SERVICE_BUSY", sentence, {"service": service}, "Wait for its end.", status=409))
@@ -274,11 +286,15 @@ class Images:
                 raise Refused(reasons[0])
             await asyncio.to_thread(saved.extract, STORE, copy)
             now_s = self._clock.now_ms() // 1000
-            await asyncio.to_thread(revive, copy, meta.store, now_s=now_s)
+            store_id = await asyncio.to_thread(revive, copy, meta.store, now_s=now_s)
+            if self._deployments.get(meta.service) is not None:
+                await self._hosts.set_aside(meta.service)
             await self._hosts.restore(meta.service, copy)
+            await self._deployments.stores.begin(meta.service, store_id)
             deployment = await self._deployments.deploy(package)
             if isinstance(deployment, Refusal):
                 await self._hosts.remove(meta.service)
+                await self._deployments.stores.forget(meta.service)
                 raise Refused(deployment)
         except BaseException:
             if package.digest not in known:

@@ -1,7 +1,8 @@
 """The LMSF's memory: one SQLite file; nothing is acted on before it is in here, durably.
 
-Documents (migrations, deployments, packages) are kept whole, by name; beside them the events of each migration in
-their order, which nothing reads but people. Writes run on one thread, so that an fsync does not stop the node's loop.
+Documents (migrations, deployments, packages, how far stores were) are kept whole, by name; beside them the events
+of each migration in their order, which nothing reads but people. Writes run on one thread, so that an fsync does not
+stop the node's loop.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import apsw
 
-Kind = Literal["migration", "deployment", "package", "permission", "revocation"]
+Kind = Literal["migration", "deployment", "package", "permission", "revocation", "store", "anew"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS document (

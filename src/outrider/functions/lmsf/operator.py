@@ -1,7 +1,7 @@
 """APIs for the own network: catalogue, deployments, permissions, migrations."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ from outrider.functions.lmsf.catalogue import archive_range, byte_range, check_d
 from outrider.functions.lmsf.engine import Lmsf
 from outrider.functions.lmsf.images import Restore
 from outrider.functions.lmsf.negotiation import Wanted
+from outrider.functions.lmsf.record import Deployment
 from outrider.functions.lmsf.runner import Runner
 from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.problem import json_response, refusal_response
@@ -39,6 +40,12 @@ class _Lost(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     sentence: Annotated[str, msgspec.Meta(max_length=400)] = ""
 
 
+class _Anew(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    accept_loss: Literal[True]
+    by: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    sentence: Annotated[str, msgspec.Meta(max_length=400)] = ""
+
+
 class _Back(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     sentence: Annotated[str, msgspec.Meta(max_length=400)] = ""
 
@@ -57,6 +64,7 @@ def routes(lmsf: Lmsf, add: Add) -> None:
     add("GET", f"{_CATALOGUE}/deployments", api.services)
     add("GET", f"{_CATALOGUE}/deployments/{{service}}", api.service)
     add("DELETE", f"{_CATALOGUE}/deployments/{{service}}", api.remove)
+    add("POST", f"{_CATALOGUE}/deployments/{{service}}/begin-anew", api.begin_anew)
     add("POST", f"{_CATALOGUE}/deployments/{{service}}/image", api.save)
     add("GET", f"{_CATALOGUE}/images/{{imageId}}", api.image)
     add("DELETE", f"{_CATALOGUE}/images/{{imageId}}", api.drop_image)
@@ -139,12 +147,11 @@ class Operator:
         if isinstance(deployment, Refusal):
             return refusal_response(deployment)
         where = [("location", f"{_CATALOGUE}/deployments/{deployment.service}")]
-        return json_response(201, shown.service(deployment, self._lmsf.deployments), where)
+        return json_response(201, self._shown(deployment), where)
 
     async def services(self, request: Request) -> Response:
         """Every service that runs here."""
-        deployments = self._lmsf.deployments
-        return json_response(200, {"deployments": [shown.service(d, deployments) for d in deployments.all()]})
+        return json_response(200, {"deployments": [self._shown(d) for d in self._lmsf.deployments.all()]})
 
     async def service(self, request: Request) -> Response:
         """One service, with what its keeper says of itself."""
@@ -152,7 +159,7 @@ class Operator:
         deployment = self._lmsf.deployments.get(name)
         if deployment is None:
             return refusal_response(_no_service(name))
-        value = shown.as_json(shown.service(deployment, self._lmsf.deployments))
+        value = shown.as_json(self._shown(deployment))
         value["keeper"] = await self._lmsf.keepers.described(name)
         return json_response(200, value)
 
@@ -166,7 +173,21 @@ class Operator:
         removing = await self._lmsf.deployments.remove(name)
         if isinstance(removing, Refusal):
             return refusal_response(removing)
-        return json_response(202, shown.service(removing, self._lmsf.deployments))
+        return json_response(202, self._shown(removing))
+
+    async def begin_anew(self, request: Request) -> Response:
+        """Give up the lost store of a service of this operator: it begins again with nothing."""
+        name, wanted = request.params["service"], msgspec.json.decode(request.body, type=_Anew)
+        if self._lmsf.images.busy(name):
+            sentence = f"{name} is being saved or restored already."
+            return refusal_response(Refusal("SERVICE_BUSY", sentence, {"service": name}, status=409))
+        begun = await self._lmsf.anew.begin(name, by=wanted.by, sentence=wanted.sentence)
+        if isinstance(begun, Refusal):
+            return refusal_response(begun)
+        return json_response(202, self._shown(begun))
+
+    def _shown(self, deployment: Deployment) -> shown.ServiceInfo:
+        return shown.service(deployment, self._lmsf.deployments, self._lmsf.anew)
 
     async def save(self, request: Request) -> Response:
         """Begin to save a service at rest."""
@@ -191,7 +212,7 @@ class Operator:
         wanted = msgspec.json.decode(request.body, type=Restore)
         deployment = await self._lmsf.images.restore(wanted.sha256, wanted.signer)
         where = [("location", f"{_CATALOGUE}/deployments/{deployment.service}")]
-        return json_response(201, shown.service(deployment, self._lmsf.deployments), where)
+        return json_response(201, self._shown(deployment), where)
 
     # ---------------------------------------------------------------------------------------- permissions
 

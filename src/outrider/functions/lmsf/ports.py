@@ -17,6 +17,7 @@ from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
 from outrider.sbi.http import Response
 from outrider.store.image import StoreFacts
+from outrider.store.port import StoreMark
 
 UNSET: Any = msgspec.UNSET
 """No JSON body."""
@@ -126,13 +127,35 @@ class HostFailed(Exception):
     """A host could not be started; the text says why (last lines of its log) and which file has more."""
 
 
+class StoreLost(HostFailed):
+    """The host's store is gone, or is an older copy of it: nothing is served from it, and it is not tried again."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.sentence)
+        self.refusal = refusal
+
+
+class Stores(Protocol):
+    """What is remembered of the stores of this network's hosts, away from them (`stores.StoreMarks`)."""
+
+    def known(self, service: str) -> tuple[StoreMark, ...]:
+        """The stores that the service has had here, each as far as it was seen; the newest last."""
+
+    async def note(self, service: str, mark: StoreMark) -> None:
+        """Remember, durably, how far the store of a service is."""
+
+    async def lost(self, service: str, refusal: Refusal) -> None:
+        """A host that ran is not started again: its store is lost."""
+
+
 class Hosts(Protocol):
     """The hosts of this network's node: started, supervised (restarted after a crash, old process reaped), removed."""
 
-    async def start(self, spec: HostSpec) -> Host:
-        """Run the host unless it runs already with this spec, and wait until it is ready.
+    async def start(self, spec: HostSpec, stores: Stores) -> Host:
+        """Run the host unless it runs already with this spec, and wait until it is ready and its store is noted.
 
         Raises:
+            StoreLost: its store is not the one that `stores` knows.
             HostFailed: the keeper or its worker did not come up within the node's own bound.
         """
 
@@ -144,6 +167,12 @@ class Hosts(Protocol):
 
     async def remove(self, service: str) -> None:
         """End the host and delete its store, logs of content and configuration. Nothing to do if there is none."""
+
+    async def close(self) -> None:
+        """End every host, and hear its last word of its store; their files stay."""
+
+    async def set_aside(self, service: str) -> Path | None:
+        """Move what is left of a lost store out of the way, so that another one can begin; where it lies then."""
 
     async def save(self, service: str, into: Path) -> StoreFacts:
         """Copy the store of a host, which runs on, into a file.

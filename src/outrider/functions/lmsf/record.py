@@ -12,6 +12,7 @@ from outrider.core.loss import Loss
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
 from outrider.protocol.phase import Ending, Fact, Phase, Role, Row
+from outrider.store.port import StoreMark
 
 Envelope = str
 """A DSSE envelope as text: its exact bytes are signed, so it is carried as one string."""
@@ -127,7 +128,7 @@ class Deployment(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     manifest: Manifest
     instances: list[Instance]
     keeper_instance_id: str
-    state: Literal["INSTALLING", "STARTING", "RUNNING", "REMOVING", "FAILED"] = "INSTALLING"
+    state: Literal["INSTALLING", "STARTING", "RUNNING", "REMOVING", "FAILED", "STORE_LOST"] = "INSTALLING"
     nf_status: str = "REGISTERED"
     selection: dict[str, Any] | None = None
     """`SelectionConditions` of TS 29.510, with nf_status CANARY_RELEASE."""
@@ -139,9 +140,29 @@ class Deployment(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     created_ms: int = 0
 
     @property
+    def store_lost(self) -> bool:
+        """Whether its host does not run because the store is gone, or is an older copy of it."""
+        return self.refusal is not None and self.refusal.code == "STORE_LOST"
+
+    @property
     def nf_instance_ids(self) -> dict[str, str]:
         """NF instance id by NF service."""
         return {i.nf_service: i.nf_instance_id for i in self.instances}
+
+
+class BegunAnew(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A service of this operator began again with nothing, because its store was lost: who said so, what is lost."""
+
+    service: str
+    at_ms: int
+    by: str
+    """Who asked for it, in their own words."""
+    network: str
+    sentence: str = ""
+    lost: StoreMark | None = None
+    """The store that is given up, as far as it was seen."""
+    why: str = ""
+    """What was found in its place."""
 
 
 class Package(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

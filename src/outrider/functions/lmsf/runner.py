@@ -211,6 +211,8 @@ class Runner:
     def waiting_for(self) -> str:
         """What has to happen next, and what is in its way."""
         waiting = waiting_for(self.row)
+        if (own := self._own_store_lost()) and not self.over:
+            return f"{waiting}; STORE_LOST: {own}"
         if self.trouble and not self.over:
             return f"{waiting} ({self.trouble})"
         if (lost := self.lost()) and not self.over:
@@ -218,6 +220,13 @@ class Runner:
         if self.teller.silent_since_ms is not None and waiting != "nothing":
             return f"{waiting}; {self.partner} does not answer"
         return waiting
+
+    def _own_store_lost(self) -> str:
+        """That the store of this network is lost, in words that the partner may read too; empty if it is not."""
+        deployment = self.tools.deployments.get(self.record.service)
+        if deployment is None or deployment.refusal is None or not deployment.store_lost:
+            return ""
+        return f"{deployment.refusal.sentence} `outrider service show {self.record.service}` says what helps"
 
     def lost(self) -> str:
         """That a store of this migration is lost, and what can be done about it; empty if none is."""

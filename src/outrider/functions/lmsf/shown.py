@@ -6,8 +6,9 @@ import msgspec
 
 from outrider.core.loss import Loss
 from outrider.core.refusal import Refusal
+from outrider.functions.lmsf.anew import Anew
 from outrider.functions.lmsf.deployments import Deployments
-from outrider.functions.lmsf.record import Deployment, Instance, Progress
+from outrider.functions.lmsf.record import BegunAnew, Deployment, Instance, Progress
 from outrider.functions.lmsf.runner import Runner
 from outrider.protocol.phase import Ending, Fact, Phase, Role
 
@@ -135,6 +136,8 @@ class ServiceInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     keeper_instance_id: str
     migration_id: str | None
     refusal: Refusal | None
+    begun_anew: list[BegunAnew]
+    """Each time that it began again with nothing, because its store was lost."""
     created_ms: int
 
 
@@ -144,10 +147,11 @@ _STATES = {
     "RUNNING": "the host runs and its NF instances are registered",
     "REMOVING": "the host is being removed",
     "FAILED": "the host could not be started",
+    "STORE_LOST": "the store is lost, and nothing is served",
 }
 
 
-def service(deployment: Deployment, deployments: Deployments) -> ServiceInfo:
+def service(deployment: Deployment, deployments: Deployments, anew: Anew) -> ServiceInfo:
     """What there is to know of a service here, but for its keeper's own numbers."""
     host = deployments.host(deployment.service)
     return ServiceInfo(
@@ -167,6 +171,7 @@ def service(deployment: Deployment, deployments: Deployments) -> ServiceInfo:
         keeper_instance_id=deployment.keeper_instance_id,
         migration_id=deployment.migration_id,
         refusal=deployment.refusal,
+        begun_anew=anew.of(deployment.service),
         created_ms=deployment.created_ms,
     )
 
