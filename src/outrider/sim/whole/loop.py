@@ -65,6 +65,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._dead.add(process)
         self._lines.pop(process, None)
 
+    def killed(self, process: str) -> bool:
+        """Whether a process was ended."""
+        return process in self._dead
+
     def pause(self, process: str, until_s: float) -> None:
         """Let a process do nothing until then, as SIGSTOP or a machine without memory does."""
         self._stopped[process] = until_s
