@@ -13,7 +13,17 @@ from outrider.host.failpoints import PLACES
 HOME, B, C = "999-70", "999-71", "999-72"
 
 Name = Literal["visit", "turn-back", "move-all", "abort", "revoked", "onward", "return-again", "lost"]
-NAMES: tuple[Name, ...] = ("visit", "turn-back", "move-all", "abort", "revoked", "onward", "return-again", "lost")
+SENTENCES: dict[Name, str] = {
+    "visit": "UEs arrive at another network, and all come back.",
+    "turn-back": "UEs go over and turn back, again and again.",
+    "move-all": "Everything is moved, partition by partition, and comes back.",
+    "abort": "The migration is aborted at some moment; everything comes home.",
+    "revoked": "The permission is revoked at the target for a while.",
+    "onward": "From the target on to a third network, and home from both.",
+    "return-again": "There and back, twice.",
+    "lost": "The target's disk is gone; home's operator declares its store lost.",
+}
+NAMES: tuple[Name, ...] = tuple(SENTENCES)
 
 Deed = Literal["out", "back", "abort", "onward", "lose", "declare"]
 Trouble = Literal[
@@ -82,16 +92,17 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 _TROUBLES: tuple[tuple[Trouble, float], ...] = (
-    ("kill", 3), ("kill-at", 6), ("cut", 3), ("cut-one-way", 2), ("refuse", 2), ("no-answers", 3), ("slow-link", 2), ("disk-full", 1),
-    ("disk-broken", 1), ("slow-disk", 1), ("pause", 2), ("clock-jump", 1), ("worker-hangs", 1), ("worker-dies", 1),
-    ("revoke", 1),
+    ("kill", 3), ("kill-at", 6), ("cut", 3), ("cut-one-way", 2), ("refuse", 2), ("no-answers", 3), ("slow-link", 2),
+    ("disk-full", 1), ("disk-broken", 1), ("slow-disk", 1), ("pause", 2), ("clock-jump", 1),
+    ("worker-hangs", 1), ("worker-dies", 1), ("revoke", 1),
 )  # fmt: skip
 
 
 def draw(seed: str, name: Name | None = None) -> Plan:
     """The scenario of a seed."""
     chance = Random(f"{seed}/plan")
-    name = name or chance.choice(NAMES)
+    drawn = chance.choice(NAMES)
+    name = name or drawn
     networks = [HOME, B, C] if name == "onward" else [HOME, B]
     acts = _acts(chance, name)
     end_s = acts[-1].at_s + chance.uniform(1.0, 4.0)

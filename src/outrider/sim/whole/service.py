@@ -173,9 +173,7 @@ def _served(run: wire.Run) -> wire.Proposal:
             sends.append(wire.Send(NF, "noted", _sent(run, book.noted + 1, str(order.seq)), uri=f"{SINK}/notes"))
         case "arm":
             pending = any(name == "tick" for _, name, _ in run.timers)
-            ticks = msgspec.structs.replace(
-                book.ticks, armed=book.ticks.armed + (not pending), again=order.value % 3
-            )
+            ticks = msgspec.structs.replace(book.ticks, armed=book.ticks.armed + (not pending), again=order.value % 3)
             records.append((NF, "ticks", msgspec.json.encode(ticks)))
             timers.append((NF, "tick", _DELAYS_MS[order.value % len(_DELAYS_MS)], b""))
     said = Said(len(book.seqs) + 1, register, _last(book))

@@ -23,7 +23,7 @@ from outrider.sim.whole.link import Wires
 from outrider.sim.whole.loop import BEGIN_S, VirtualLoop
 from outrider.sim.whole.operators import Operators
 from outrider.sim.whole.scenario import HOME, Act, Plan, UePlan
-from outrider.sim.whole.service import GROUP, read_book, read_group
+from outrider.sim.whole.service import GROUP, Heard, read_book, read_group
 from outrider.sim.whole.sink import Sink
 from outrider.sim.whole.trace import Event, Trace, Violation
 from outrider.store.port import StoreFault
@@ -303,11 +303,13 @@ class World:
         for violation in found:
             self.trace.violation(*violation)
 
-    def _judge_ue(self, consumer: Consumer, group: dict[str, verdict.Heard]) -> list[Violation]:
+    def _judge_ue(self, consumer: Consumer, group: dict[str, Heard]) -> list[Violation]:
         home = self._keepers[HOME].store
         assert home is not None
         key = home.key_of(consumer.supi)
-        late = [] if self._breaker.disturbed else [Violation("I8", f"no answer in time: {said}") for said in consumer.late]
+        late = (
+            [] if self._breaker.disturbed else [Violation("I8", f"no answer in time: {said}") for said in consumer.late]
+        )
         if key is None:
             answered = any(o.outcome == "ok" for o in consumer.history)
             return [*late, Violation("I3", f"home does not know {consumer.supi}")] if answered else late
