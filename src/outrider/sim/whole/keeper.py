@@ -104,7 +104,10 @@ class Keeper:
         self._committer = committer = VirtualCommitter(store, on_fault=lambda fault: self._ended(process, str(fault)))
         await first_rows(store, committer, config)
         self.on_up(store)
-        link, client = VirtualLink(self._wires, self.network), VirtualClient(self._sink, self.network)
+        link, client = (
+            VirtualLink(self._wires, self.network, self.disk.watcher.sent),
+            VirtualClient(self._sink, self.network),
+        )
         host = Host(
             config,
             MANIFEST,

@@ -49,7 +49,7 @@ class Operators:
             case "abort":
                 await self._back(abort=True)
             case "lose":
-                self._lose(act)
+                raise ValueError("a disk is lost without any operator")
             case "declare":
                 await self._declare()
         self._trace.say("operators", f"done: {act.deed} {act.target}")
@@ -136,11 +136,6 @@ class Operators:
                 await (host.abort(name, "ABORTED") if abort else host.finish(name))
 
         await self._ask(network, stop)
-
-    # ------------------------------------------------------------------------------------------ losses
-
-    def _lose(self, act: Act) -> None:
-        self._keepers[act.target].lose()
 
     async def _declare(self) -> None:
         for m in self._open:

@@ -24,6 +24,7 @@ SENTENCES: dict[Name, str] = {
     "lost": "The target's disk is gone; home's operator declares its store lost.",
 }
 NAMES: tuple[Name, ...] = tuple(SENTENCES)
+_OFTEN = [3 if name == "onward" else 1 if name == "lost" else 2 for name in NAMES]
 
 Deed = Literal["out", "back", "abort", "onward", "lose", "declare"]
 Trouble = Literal[
@@ -101,7 +102,7 @@ _TROUBLES: tuple[tuple[Trouble, float], ...] = (
 def draw(seed: str, name: Name | None = None) -> Plan:
     """The scenario of a seed."""
     chance = Random(f"{seed}/plan")
-    drawn = chance.choice(NAMES)
+    (drawn,) = chance.choices(NAMES, _OFTEN)
     name = name or drawn
     networks = [HOME, B, C] if name == "onward" else [HOME, B]
     acts = _acts(chance, name)
@@ -152,8 +153,11 @@ def _own_faults(chance: Random, name: Name, acts: list[Act], end_s: float) -> li
         return [Fault(at_s, "revoke", B, chance.uniform(0.2, end_s - at_s))]
     if name == "onward" and chance.random() < 0.6:  # the first giver does not hear that it may forget
         at_s = acts[0].at_s + chance.uniform(0.1, 1.0)
-        trouble: Trouble = chance.choice(("cut-one-way", "no-answers"))
-        return [Fault(at_s, trouble, B, min(chance.uniform(1.0, 6.0), end_s - at_s), HOME)]
+        for_s = min(chance.uniform(1.0, 6.0), end_s - at_s)
+        faults = [Fault(at_s, "cut-one-way", B, for_s, HOME)]
+        if chance.random() < 0.5:  # and what it was told last is forgotten
+            faults.append(Fault(at_s + chance.uniform(0.3, 1.0) * for_s, "kill", B, chance.uniform(0.05, 0.5)))
+        return faults
     return []
 
 

@@ -135,6 +135,8 @@ def judge_timer(ue: str, book: Book) -> list[Violation]:
         for name, count in Counter(ticks.fired).items()
         if count > 1
     ]
+    if ticks.wrong:
+        found.append(Violation("I6", f"{', '.join(ticks.wrong)} of {ue} fired though it had been armed anew"))
     if len(ticks.fired) != ticks.armed:
         found.append(
             Violation("I6", f"the timer of {ue} was armed {ticks.armed} times and fired {len(ticks.fired)} times")

@@ -177,10 +177,12 @@ class World:
             await self._until(act.at_s)
             if act.deed == "lose":
                 self._lose(act)
-            await self._operators.do(act)
+            else:
+                await self._operators.do(act)
 
     def _lose(self, act: Act) -> None:
         self._keepers[act.target].wanted = False
+        self._keepers[act.target].lose()
         self._ledger.lost(act.target)
         self._excused |= self._ledger.adrift
 
