@@ -48,8 +48,8 @@ class Operators:
                 await self._back(abort=False)
             case "abort":
                 await self._back(abort=True)
-            case "lose":
-                raise ValueError("a disk is lost without any operator")
+            case "lose" | "reborn":
+                raise ValueError(f"no operator does it: {act.deed}")
             case "declare":
                 await self._declare()
         self._trace.say("operators", f"done: {act.deed} {act.target}")

@@ -26,7 +26,7 @@ SENTENCES: dict[Name, str] = {
 NAMES: tuple[Name, ...] = tuple(SENTENCES)
 _OFTEN = [3 if name == "onward" else 1 if name == "lost" else 2 for name in NAMES]
 
-Deed = Literal["out", "back", "abort", "onward", "lose", "declare"]
+Deed = Literal["out", "back", "abort", "onward", "lose", "reborn", "declare"]
 Trouble = Literal[
     "cut", "cut-one-way", "refuse", "no-answers", "slow-link", "kill", "disk-full", "disk-broken", "slow-disk",
     "pause", "clock-jump", "worker-hangs", "worker-dies", "revoke", "kill-at",
@@ -127,7 +127,9 @@ def _acts(chance: Random, name: Name) -> list[Act]:
         case "return-again":
             return [out, Act(stay_s, "back"), Act(stay_s + 2.0, "out", B, out.sweep, waits), Act(stay_s + 5.0, "back")]
         case "lost":
-            return [out, Act(stay_s, "lose"), Act(stay_s + chance.uniform(1.0, 3.0), "declare")]
+            gone_s = chance.uniform(1.0, 3.0)
+            reborn = [Act(stay_s + chance.random() * gone_s, "reborn")] if chance.random() < 0.5 else []
+            return [out, Act(stay_s, "lose"), *reborn, Act(stay_s + gone_s, "declare")]
         case "turn-back" | "visit" | "move-all" | "revoked":
             ends = [Act(stay_s, "back")] if chance.random() < 0.8 else [Act(stay_s, "abort")]
             return [out, *ends]

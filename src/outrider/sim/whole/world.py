@@ -97,6 +97,8 @@ class World:
         self._breaker = Breaker(loop, self._keepers, self._wires, self.trace)
         self._consumers = [Consumer(ue, HOME, self._keepers, plan.seed, self.trace) for ue in plan.ues]
         self._held_since_s: dict[tuple[str, bytes], float] = {}
+        self._gone: set[str] = set()
+        """Networks whose disk was lost: no UE goes there any more."""
         self._excused: set[bytes] = set()
         """Keys whose owner's disk was lost: what it had answered may be lost with it (async mode)."""
 
@@ -175,12 +177,17 @@ class World:
     async def _acts(self) -> None:
         for act in self._plan.acts:
             await self._until(act.at_s)
-            if act.deed == "lose":
-                self._lose(act)
-            else:
-                await self._operators.do(act)
+            match act.deed:
+                case "lose":
+                    self._lose(act)
+                case "reborn":
+                    self._keepers[act.target].wanted = True
+                    self._keepers[act.target].start()
+                case _:
+                    await self._operators.do(act)
 
     def _lose(self, act: Act) -> None:
+        self._gone.add(act.target)
         self._keepers[act.target].wanted = False
         self._keepers[act.target].lose()
         self._ledger.lost(act.target)
@@ -196,7 +203,7 @@ class World:
         consumer = next(c for c in self._consumers if c.supi == ue.supi)
         for move in ue.moves:
             await self._until(move.at_s)
-            if self._keepers[move.network].wanted:
+            if move.network not in self._gone:
                 consumer.network = move.network
                 self.trace.say(ue.supi, f"is in {move.network} now")
                 if move.heard:
@@ -217,7 +224,7 @@ class World:
         self._breaker.heal()
         self._sink.trouble = 0.0
         for consumer in self._consumers:
-            if not self._keepers[consumer.network].wanted:
+            if consumer.network in self._gone:
                 consumer.network = HOME
         for keeper in self._keepers.values():
             keeper.disk.full = keeper.disk.broken = False
