@@ -10,7 +10,7 @@ from outrider.core.ids import partition_key
 from outrider.host.migrations import HostMigration
 from outrider.protocol import messages
 from outrider.protocol.messages import Answer
-from outrider.protocol.ownership import Ownership
+from outrider.protocol.ownership import Ownership, Want
 from outrider.store.port import Replace
 
 A, B, C = "999-70", "999-71", "999-72"
@@ -452,3 +452,20 @@ async def test_home_gets_whole_what_does_not_add_up_in_a_partition_that_comes_ba
     await net.begin("m-back", B, A, sweep="all")
     await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the return")
     assert await net.add(A, "imsi-1") == 3
+
+
+async def test_a_sweep_waits_for_what_another_network_may_refuse(net, tmp_path: Path):
+    digest_key = net.hosts[A].store.identity.digest_key.hex()
+    await net.start(C, tmp_path / "c", digest_key=digest_key)
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    await net.begin("on", B, C)
+    net.hosts[B].actor(key).event(Want(C, "on"))
+    net.cut |= {(B, C), (C, B)}
+    await net.until(lambda: state(net, B, key) is Ownership.GRANTED, "the grant")
+    await net.begin("m-back", B, A, sweep="all")
+    await net.hosts[C].finish("on")
+    await asyncio.sleep(0.2)
+    net.cut.clear()
+    await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the way home of what was refused")
