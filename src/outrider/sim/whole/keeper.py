@@ -152,6 +152,13 @@ class Keeper:
         self._loop.kill(self.process)
         self._loop.call_soon(self.kill, why, context=self._outside)
 
+    def close(self) -> None:
+        """Let go of the files, at the end of the world."""
+        self._running = False
+        self._loop.kill(self.process)
+        if self.store is not None:
+            self.store.close()
+
     def lose(self) -> None:
         """The machine goes down, and its disk with it."""
         self.kill("its disk is gone")

@@ -119,7 +119,7 @@ class World:
         return Result(
             self._plan.seed,
             self._plan.name,
-            self.trace.violations,
+            list(self.trace.violations),
             self.trace.hash,
             round(self._loop.time() - BEGIN_S, 3),
             self._loop.steps,
@@ -131,10 +131,7 @@ class World:
     def close(self) -> None:
         """Let go of the files."""
         for keeper in self._keepers.values():
-            keeper.wanted = False
-            if keeper.store is not None:
-                self._loop.kill(keeper.process)
-                keeper.store.close()
+            keeper.close()
 
     # ------------------------------------------------------------------------------------------ the run
 
