@@ -128,6 +128,7 @@ class Copy:
         """Entries of UEs not sent yet that a chunk which is being read, or waits to be sent, may not have."""
         self._bulk = host.bulk()
         self._scanning = asyncio.Lock()
+        self._closed = False
         self._reading = asyncio.Lock()
         self._cursor = b""
         self._numbers: dict[int, int] = {}
@@ -140,10 +141,12 @@ class Copy:
 
     async def close(self) -> None:
         """Stop the stream."""
+        self._closed = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self._bulk.close()
         await self.lane.close()
+        async with self._scanning:  # a partition that is being sent once more reads with it
+            await self._bulk.close()
 
     def lag_of(self, key: bytes) -> tuple[Lag, list[LogEntry]]:
         """Which entries of a key the target may not have durably."""
@@ -161,9 +164,10 @@ class Copy:
         await self._drain()
         return self.pending.within(start, stop)
 
-    async def again(self, start: bytes, stop: bytes) -> None:
-        """Send a range once more, and wait until the target has it."""
+    async def again(self, start: bytes, stop: bytes) -> bool:
+        """Send a range once more, and wait until the target has it; False if the copy has ended meanwhile."""
         await self.lane.taken(await self._chunks(start, stop))
+        return not self._closed
 
     async def _drain(self) -> None:
         """Read the log up to what is durable now."""
@@ -227,6 +231,8 @@ class Copy:
         """
         number = self.lane.through
         async with self._scanning:
+            if self._closed:
+                return number
             scan: asyncio.Task[Scanned] | None = asyncio.create_task(self._scan(start, stop))
             try:
                 while scan is not None:
@@ -347,10 +353,11 @@ class Shadow:
             pass
         return self.pending.within(start, stop)
 
-    async def again(self, start: bytes, stop: bytes) -> None:
+    async def again(self, start: bytes, stop: bytes) -> bool:
         """Send home every context of a range whole; what is sent afterwards comes behind it."""
         for key, *_ in await self._host.reading(lambda store: store.heads(start, stop)):
             self._whole(key)
+        return True
 
     def _whole(self, key: bytes) -> None:
         context = self._host.store.context(key)
@@ -435,11 +442,10 @@ class Followers:
         follower = self._of(peer)
         return None if follower is None else await follower.lag_of_range(start, stop)
 
-    async def copy_again(self, peer: str, start: bytes, stop: bytes) -> None:
-        """Send a range to a follower once more."""
+    async def copy_again(self, peer: str, start: bytes, stop: bytes) -> bool:
+        """Send a range to a follower once more; False if nothing follows for that peer any more."""
         follower = self._of(peer)
-        if follower is not None:
-            await follower.again(start, stop)
+        return follower is not None and await follower.again(start, stop)
 
     def needed_lsn(self) -> int | None:
         """The log is needed from here on; None if nobody follows."""
