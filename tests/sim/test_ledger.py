@@ -4,6 +4,7 @@ import pytest
 
 from outrider.core.ids import partition_key, ue_key
 from outrider.core.record import NO_HEAD, Change, Head, Kind, Record, digest_of
+from outrider.protocol.messages import Accepted, Grant, LaneBatch, Refused
 from outrider.protocol.ownership import Ownership, Row
 from outrider.sim.whole.ledger import Ledger
 from outrider.store.port import Context, Done, NotTheOwner, SetRow, StoreIdentity, Take, Work
@@ -72,6 +73,28 @@ def test_two_owners(ledger, told):
 def test_nobody(ledger, told):
     done(ledger, "a", SetRow(UE, Row(OWNED, 1), Row(FOREIGN, 2, "b")))
     assert told.rules == ["I1"]
+
+
+def test_a_key_that_comes_without_content(ledger, told):
+    done(ledger, "a", SetRow(UE, Row(OWNED, 1), Row(GRANTED, 2, "b")))
+    done(ledger, "b", SetRow(UE, Row(FOREIGN, 0, "a"), Row(OWNED, 2)))
+    assert told.rules == ["I4"]
+
+
+def test_an_epoch_that_is_given_twice(ledger, told):
+    done(ledger, "a", SetRow(UE, Row(OWNED, 1), Row(GRANTED, 2, "b")))
+    done(ledger, "a", SetRow(UE, Row(GRANTED, 2, "b"), Row(GRANTED, 2, "c")))
+    assert told.rules == ["I2"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Grant("m", UE, 2, "s", NO_HEAD, "same"), Accepted(UE, 2, 2, "a"), Refused(UE, 2, "ABORTED")],
+    ids=lambda m: type(m).__name__,
+)
+def test_a_message_whose_row_is_not_durable(ledger, told, message):
+    ledger.sent("a", LaneBatch("s", 1, None, 0, 1, 1, [message]))
+    assert told.rules == ["commit, then send"]
 
 
 def test_a_unit_of_a_network_that_does_not_own(ledger, told):

@@ -76,6 +76,7 @@ class Ledger:
             if isinstance(operation, Work):
                 self._unit(network, operation, outcome)
             elif isinstance(operation, SetRow | Take):
+                self._with_content(network, operation)
                 self._row(rows, operation)
                 self._decided(network, operation)
                 self._look(network, operation)
@@ -143,6 +144,14 @@ class Ledger:
             outcome = (network, isinstance(operation, Take))
             if self._outcomes.setdefault((key, row.epoch), outcome) != outcome:
                 self._trace.violation("I2", f"epoch {row.epoch} of {key_text(key)} is decided twice, now by {network}")
+
+    def _with_content(self, network: str, operation: SetRow | Take) -> None:
+        """I4: a key that another network owned comes with its content, in one commit."""
+        came = operation.row.state is Ownership.OWNED and self.effective(network, operation.key).state is (
+            Ownership.FOREIGN
+        )
+        if came and self.begun and isinstance(operation, SetRow) and operation.key not in self.adrift:
+            self._trace.violation("I4", f"{network} owns {key_text(operation.key)} without having taken its content")
 
     def _note(self, key: bytes) -> None:
         if key[:1] in (b"u", b"s") and len(key) > 1:
