@@ -54,7 +54,7 @@ def few_partitions() -> Iterator[None]:
     """All loaded modules of Outrider see `PARTITIONS` partitions."""
     every = ids.PARTITIONS
     named = [m for name, m in sorted(sys.modules.items()) if name.startswith("outrider.") and hasattr(m, "PARTITIONS")]
-    changed = [module for module in named if module.PARTITIONS == every]
+    changed = [module for module in named if every == module.PARTITIONS]
     for module in changed:
         vars(module)["PARTITIONS"] = PARTITIONS
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
+from outrider.protocol.messages import LaneBatch
 from outrider.store.committer import GroupCommitter, _Item
 from outrider.store.port import Operation, Outcome, StoreFault
 from outrider.store.sqlite import SqliteStore
@@ -27,6 +28,9 @@ class Watcher(Protocol):
         self, network: str, store: "DiskStore", operations: Sequence[Operation], outcomes: Sequence[Outcome]
     ) -> None:
         """These operations are durable at that network."""
+
+    def sent(self, network: str, batch: LaneBatch) -> None:
+        """These messages leave that network."""
 
 
 class Disk:

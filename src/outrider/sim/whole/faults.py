@@ -100,13 +100,10 @@ class Breaker:
             await asyncio.sleep(fault.for_s)
             disk.slow = 1.0
             return
-        keeper.faults_expected = True
         name = "full" if fault.trouble == "disk-full" else "broken"
         setattr(disk, name, True)
         await asyncio.sleep(fault.for_s)
         setattr(disk, name, False)
-        await asyncio.sleep(0.1)  # what has failed may be told a moment later
-        keeper.faults_expected = False
 
     async def _revoke(self, keeper: Keeper, fault: Fault) -> None:
         for valid in (False, True):

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar, cast
@@ -54,8 +54,6 @@ class Keeper:
         self.store: DiskStore | None = None
         self.host: Host | None = None
         self.on_up: Callable[[DiskStore], None] = lambda _: None
-        self.faults_expected = False
-        """The disk is made to fail, so the keeper may end by a fault."""
         self._chance = Random(f"{seed}/{network}/keeper")
         self._directory = directory
         self._wires = wires
@@ -106,7 +104,10 @@ class Keeper:
         self._committer = committer = VirtualCommitter(store, on_fault=lambda fault: self._ended(process, str(fault)))
         await first_rows(store, committer, config)
         self.on_up(store)
-        link, client = VirtualLink(self._wires, self.network), VirtualClient(self._sink, self.network)
+        link, client = (
+            VirtualLink(self._wires, self.network, self.disk.watcher.sent),
+            VirtualClient(self._sink, self.network),
+        )
         host = Host(
             config,
             MANIFEST,
@@ -151,6 +152,13 @@ class Keeper:
         self._loop.kill(self.process)
         self._loop.call_soon(self.kill, why, context=self._outside)
 
+    def close(self) -> None:
+        """Let go of the files, at the end of the world."""
+        self._running = False
+        self._loop.kill(self.process)
+        if self.store is not None:
+            self.store.close()
+
     def lose(self) -> None:
         """The machine goes down, and its disk with it."""
         self.kill("its disk is gone")
@@ -170,7 +178,7 @@ class Keeper:
         """The process has found a fault and ends; its node starts another one."""
         if process != self.process or not self._running:
             return
-        if not self.faults_expected:
+        if f"the disk of {self.network}" not in sentence:
             self._trace.violation("fault", f"the keeper of {self.network} stops: {sentence}")
         self._loop.call_later(self._chance.random() * 0.005, self._end, process, context=self._outside)
 
@@ -179,6 +187,13 @@ class Keeper:
             self.kill("a fault")
             if self.wanted:
                 self._loop.call_later(self._chance.uniform(*_RESTART_S), self.start)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task of the process; of one that is ended already, nothing."""
+        if self._loop.killed(self.process):
+            work.close()
+        else:
+            self._loop.create_task(work, context=context(self.process))
 
     # -------------------------------------------------------------------------------------- being asked
 
@@ -189,7 +204,7 @@ class Keeper:
             return False
         self._requests += 1
         self._answering[self._requests] = answered
-        self._loop.create_task(self._answer(front, request, self._requests), context=context(self.process))
+        self._task(self._answer(front, request, self._requests))
         return True
 
     async def _answer(self, front: Front, request: Request, number: int) -> None:
@@ -222,7 +237,7 @@ class Keeper:
                 if not asked.done():
                     asked.set_result(result)
 
-        self._loop.create_task(work(), context=context(self.process))
+        self._task(work())
         try:
             return await asked
         finally:

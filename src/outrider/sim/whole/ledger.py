@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from outrider.core.ids import key_text, star_of
 from outrider.core.record import NO_HEAD, Head, digest_of
+from outrider.protocol.messages import Accepted, Grant, LaneBatch, Refused
 from outrider.protocol.ownership import Ownership, Row
 from outrider.sim.whole.trace import Trace
 from outrider.store.port import ContextStore, Done, Operation, Outcome, SetRow, Take, Work
@@ -32,6 +33,10 @@ class Ledger:
         """Keys whose owner's store is gone; what becomes of them is home's operator's to say."""
         self.commits = 0
         self._newest: dict[bytes, Head | None] = {}
+        self._grants: dict[tuple[bytes, int], tuple[str, str | None]] = {}
+        """Who has given which epoch of a key, and to whom."""
+        self._outcomes: dict[tuple[bytes, int], tuple[str, bool]] = {}
+        """Who has decided about it, and whether it was taken."""
         self._trace = trace
 
     # ------------------------------------------------------------------------------------- what happens
@@ -71,10 +76,29 @@ class Ledger:
             if isinstance(operation, Work):
                 self._unit(network, operation, outcome)
             elif isinstance(operation, SetRow | Take):
+                self._with_content(network, operation)
                 self._row(rows, operation)
+                self._decided(network, operation)
                 self._look(network, operation)
                 if isinstance(operation, Take):
                     self._taken(network, store, operation)
+
+    def sent(self, network: str, batch: LaneBatch) -> None:
+        """A frame leaves a network: what it says of a key is durable there (commit, then send)."""
+        for m in batch.messages:
+            match m:
+                case Grant(key=key, x=x):
+                    said, right = "GRANT", self._grants.get((key, x), ("", None))[0] == network
+                case Accepted(key=key, x=x):
+                    row = self.effective(network, key)
+                    said, right = "ACCEPTED", row.epoch > x or (row.epoch == x and not row.refused)
+                case Refused(key=key, x=x):
+                    said, right = "REFUSED", self._outcomes.get((key, x)) == (network, False)
+                case _:
+                    continue
+            if not right and not self.adrift:
+                told = f"{network} says {said}({x}) of {key_text(key)}, whose durable row there is "
+                self._trace.violation("commit, then send", told + str(self.effective(network, key)))
 
     # ------------------------------------------------------------------------------------------- rules
 
@@ -107,6 +131,27 @@ class Ledger:
         rows.update(operation.keep)
         rows[operation.key] = operation.row
         self._note(operation.key)
+
+    def _decided(self, network: str, operation: SetRow | Take) -> None:
+        """I2: one grant of each epoch, and one answer to it."""
+        key, row = operation.key, operation.row
+        if row.state is Ownership.GRANTED:
+            given = self._grants.setdefault((key, row.epoch), (network, row.peer))
+            if given != (network, row.peer):
+                told = f"{network} gives epoch {row.epoch} of {key_text(key)} to {row.peer}"
+                self._trace.violation("I2", f"{told}; {given[0]} has given it to {given[1]}")
+        elif isinstance(operation, Take) or (row.state is Ownership.FOREIGN and row.refused):
+            outcome = (network, isinstance(operation, Take))
+            if self._outcomes.setdefault((key, row.epoch), outcome) != outcome:
+                self._trace.violation("I2", f"epoch {row.epoch} of {key_text(key)} is decided twice, now by {network}")
+
+    def _with_content(self, network: str, operation: SetRow | Take) -> None:
+        """I4: a key that another network owned comes with its content, in one commit."""
+        came = operation.row.state is Ownership.OWNED and self.effective(network, operation.key).state is (
+            Ownership.FOREIGN
+        )
+        if came and self.begun and isinstance(operation, SetRow) and operation.key not in self.adrift:
+            self._trace.violation("I4", f"{network} owns {key_text(operation.key)} without having taken its content")
 
     def _note(self, key: bytes) -> None:
         if key[:1] in (b"u", b"s") and len(key) > 1:

@@ -10,7 +10,9 @@ from random import Random
 from typing import Protocol
 
 from outrider.core import limits
+from outrider.core.compress import decompress
 from outrider.core.ids import NetworkId
+from outrider.protocol.messages import LaneBatch, lane_batch
 from outrider.sbi import headers
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Request, Response
@@ -107,14 +109,17 @@ def _lose(answer: "asyncio.Future[Response]", why: str, *, not_sent: bool) -> No
 class VirtualLink:
     """Stands where `host.link.Link` stands: from one keeper to those of its peers, through both borders."""
 
-    def __init__(self, wires: Wires, network: str) -> None:
+    def __init__(self, wires: Wires, network: str, sent: Callable[[str, LaneBatch], None]) -> None:
         self._wires = wires
+        self._sent = sent
         self._network = network
         self.bytes_sent = 0
         self.bulk_bytes_sent = 0
 
     async def post(self, peer: str, body: bytes, *, bulk: bool) -> Response:
         """One POST to the peer's lane."""
+        if not bulk:
+            self._sent(self._network, lane_batch.decode(decompress(body)))
         request = Request(
             "POST",
             f"/nlmsf-relocation/v1/services/sim/{'bulk' if bulk else 'lane'}",

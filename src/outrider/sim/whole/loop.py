@@ -65,6 +65,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._dead.add(process)
         self._lines.pop(process, None)
 
+    def killed(self, process: str) -> bool:
+        """Whether a process was ended."""
+        return process in self._dead
+
     def pause(self, process: str, until_s: float) -> None:
         """Let a process do nothing until then, as SIGSTOP or a machine without memory does."""
         self._stopped[process] = until_s
@@ -72,7 +76,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def end(self) -> None:
         """Clear away what is left of all processes, and close."""
         self._over = True
-        self.set_task_factory(_no_more)
+        self.set_task_factory(_no_more)  # type: ignore[arg-type]
         left = {*self._kept, *asyncio.all_tasks(self)}
         asyncio._set_running_loop(self)
         try:
@@ -80,7 +84,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if not task.done():
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
                     with suppress(BaseException):
-                        task.get_coro().close()  # type: ignore[union-attr]
+                        task.get_coro().close()
         finally:
             asyncio._set_running_loop(None)
         self.close()

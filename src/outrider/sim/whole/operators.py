@@ -48,8 +48,8 @@ class Operators:
                 await self._back(abort=False)
             case "abort":
                 await self._back(abort=True)
-            case "lose":
-                self._lose(act)
+            case "lose" | "reborn":
+                raise ValueError(f"no operator does it: {act.deed}")
             case "declare":
                 await self._declare()
         self._trace.say("operators", f"done: {act.deed} {act.target}")
@@ -136,11 +136,6 @@ class Operators:
                 await (host.abort(name, "ABORTED") if abort else host.finish(name))
 
         await self._ask(network, stop)
-
-    # ------------------------------------------------------------------------------------------ losses
-
-    def _lose(self, act: Act) -> None:
-        self._keepers[act.target].lose()
 
     async def _declare(self) -> None:
         for m in self._open:

@@ -7,35 +7,33 @@ one function of production code, put in its place for one run; none of them is r
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest import mock
 
 import msgspec
 
-from outrider.core.record import Change, Kind, OutboxBody
+from outrider.core.record import Change, Kind, OutboxBody, Record
 from outrider.host import answers, outbox, reads, reception, timers, units
 from outrider.host.actor import Actor
+from outrider.host.followers import Followers
 from outrider.host.forwards import Forwards
 from outrider.host.lanes import Lane
 from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Ownership, Row
-from outrider.sim.whole.scenario import Name
 from outrider.store import timers as due
 from outrider.store.operations import Operations
-from outrider.store.port import Done, NotTheOwner, SetRow, Take, Work
+from outrider.store.port import Done, SetRow, Take, Work
 
 Put = Callable[[Any, str, Any], None]
 """Puts a twin in the place of what a module or class has under a name."""
 
 
 class Planted(NamedTuple):
-    """A rule taken out: what goes wrong, which clause of PROTOCOL.md forbids it, where it is soonest seen."""
+    """A rule taken out: what goes wrong, and which clause of PROTOCOL.md forbids it."""
 
     sentence: str
     clause: str
     plant: Callable[[Put], None]
-    scenario: Name | None = None
 
 
 def _grant_before_disk(put: Put) -> None:
@@ -91,18 +89,13 @@ def _stale_taken_anew(put: Put) -> None:
         if isinstance(event, ownership.Grant) and row.state is Ownership.FOREIGN and event.x <= row.epoch:
             grant = self.host.grants.pending.get((self.key, event.x))
             if grant is not None and grant.body == "full":
-                taken = replace_row(row, Ownership.OWNED, event.x)
+                taken = Row(Ownership.OWNED, event.x, mig=row.mig)
                 await self.host.committer.submit(
                     Take(self.key, row, taken, grant.head, records=grant.records, identity=grant.identity)
                 )
         await take(self, event)
 
     put(Actor, "_take", twin)
-
-
-def replace_row(row: Row, state: Ownership, epoch: int) -> Row:
-    """A row as a fault wants it."""
-    return msgspec.structs.replace(row, state=state, epoch=epoch, peer=None, refused=False)
 
 
 def _takes_back_alone(put: Put) -> None:
@@ -117,22 +110,17 @@ def _takes_back_alone(put: Put) -> None:
     put(Actor, "_take", twin)
 
 
-def _hold_dropped_in_grant(put: Put) -> None:
+def _units_over_a_grant(put: Put) -> None:
     """The unit that is under way when a key is given is not waited for, and its commit asks nobody."""
-    unit = Operations._unit
-
-    def unchecked(self: Operations, op: Work, changes: Any, row: Row, overlay: Any, log: Any) -> Any:
-        return unit(self, op, changes, Row(Ownership.OWNED, op.epoch), overlay, log)
-
     run = units.Units.run
 
     async def beside(self: units.Units, key: bytes, row: Row, job: Any) -> bool:
         if job.carried.kind == "request":
-            self._host.keep(asyncio.create_task(run(self, key, row, job)))  # type: ignore[arg-type]
+            self._host.keep(asyncio.create_task(run(self, key, row, job)))
             return True
         return await run(self, key, row, job)
 
-    put(Operations, "_unit", unchecked)
+    _commit_unchecked(put)
     put(units.Units, "run", beside)
 
 
@@ -146,6 +134,8 @@ def _commit_unchecked(put: Put) -> None:
 
 
 def _digest_unchecked(put: Put) -> None:
+    put(Followers, "lag_of", lambda self, peer, key: ("same", []))
+
     def believed(self: Operations, op: Take) -> bool:
         if op.records is not None:
             self._content.install(op.key, op.head, op.records)
@@ -210,8 +200,6 @@ def _delivered_before_disk(put: Put) -> None:
 
 
 def _entry(key: bytes, change: Change) -> Any:
-    from outrider.core.record import Record
-
     return Record(key, change.kind, change.nf, change.id, change.body or b"", 0)
 
 
@@ -237,7 +225,7 @@ def _shadow_timers(put: Put) -> None:
     serve = Actor._serve
 
     def anywhere(self: timers.Timers, record: Any) -> None:
-        with mock.patch.object(type(self._host.store), "row", lambda store, key: Row(Ownership.OWNED, 1)):
+        with mock.patch.object(type(self._host.store), "row", return_value=Row(Ownership.OWNED, 1)):
             fire(self, record)
 
     async def served(self: Actor) -> bool:
@@ -320,7 +308,9 @@ def _forwards_repeated_blind(put: Put) -> None:
     def twin(self: Forwards, peer: str) -> None:
         for fwd_id, entry in list(self._pending.items()):
             if entry.peer == peer and entry.lane is not None:
-                carried = msgspec.structs.replace(entry.job.carried, answer_id=f"{entry.job.carried.answer_id}/{fwd_id}")
+                carried = msgspec.structs.replace(
+                    entry.job.carried, answer_id=f"{entry.job.carried.answer_id}/{fwd_id}"
+                )
                 message = self._message(fwd_id, entry.job, entry.key)
                 entry.lane.send(msgspec.structs.replace(message, request=carried))
 
@@ -336,9 +326,12 @@ PLANTED: dict[str, Planted] = {
     "source-decides-alone": Planted("The giver takes the key back when it hears nothing.", "§3.3", _takes_back_alone),
     "units-over-a-grant": Planted(
         "Units stay open over a grant, and their commit does not ask who owns the key.", "§3.2, §4.1",
-        _hold_dropped_in_grant,
+        _units_over_a_grant,
     ),
-    "digest-unchecked": Planted("What is taken is served before its digest is compared.", "§3.4", _digest_unchecked),
+    "digest-unchecked": Planted(
+        "A grant says SAME on a guess, and what is taken is served before its digest is compared.", "§3.4, §7",
+        _digest_unchecked,
+    ),
     "content-after-row": Planted("OWNED is durable one commit before the content.", "§3.4", _content_after_row),
     "answers-left-behind": Planted("Stored answers do not count at the new owner.", "§4.3", _answers_left_behind),
     "answer-before-disk": Planted("A request is answered before its unit is durable.", "§4.1", _answer_before_disk),

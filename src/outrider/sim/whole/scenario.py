@@ -13,9 +13,20 @@ from outrider.host.failpoints import PLACES
 HOME, B, C = "999-70", "999-71", "999-72"
 
 Name = Literal["visit", "turn-back", "move-all", "abort", "revoked", "onward", "return-again", "lost"]
-NAMES: tuple[Name, ...] = ("visit", "turn-back", "move-all", "abort", "revoked", "onward", "return-again", "lost")
+SENTENCES: dict[Name, str] = {
+    "visit": "UEs arrive at another network, and all come back.",
+    "turn-back": "UEs go over and turn back, again and again.",
+    "move-all": "Everything is moved, partition by partition, and comes back.",
+    "abort": "The migration is aborted at some moment; everything comes home.",
+    "revoked": "The permission is revoked at the target for a while.",
+    "onward": "From the target on to a third network, and home from both.",
+    "return-again": "There and back, twice.",
+    "lost": "The target's disk is gone; home's operator declares its store lost.",
+}
+NAMES: tuple[Name, ...] = tuple(SENTENCES)
+_OFTEN = [3 if name == "onward" else 1 if name == "lost" else 2 for name in NAMES]
 
-Deed = Literal["out", "back", "abort", "onward", "lose", "declare"]
+Deed = Literal["out", "back", "abort", "onward", "lose", "reborn", "declare"]
 Trouble = Literal[
     "cut", "cut-one-way", "refuse", "no-answers", "slow-link", "kill", "disk-full", "disk-broken", "slow-disk",
     "pause", "clock-jump", "worker-hangs", "worker-dies", "revoke", "kill-at",
@@ -82,16 +93,17 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 _TROUBLES: tuple[tuple[Trouble, float], ...] = (
-    ("kill", 3), ("kill-at", 6), ("cut", 3), ("cut-one-way", 2), ("refuse", 2), ("no-answers", 3), ("slow-link", 2), ("disk-full", 1),
-    ("disk-broken", 1), ("slow-disk", 1), ("pause", 2), ("clock-jump", 1), ("worker-hangs", 1), ("worker-dies", 1),
-    ("revoke", 1),
+    ("kill", 3), ("kill-at", 6), ("cut", 3), ("cut-one-way", 2), ("refuse", 2), ("no-answers", 3), ("slow-link", 2),
+    ("disk-full", 1), ("disk-broken", 1), ("slow-disk", 1), ("pause", 2), ("clock-jump", 1),
+    ("worker-hangs", 1), ("worker-dies", 1), ("revoke", 1),
 )  # fmt: skip
 
 
 def draw(seed: str, name: Name | None = None) -> Plan:
     """The scenario of a seed."""
     chance = Random(f"{seed}/plan")
-    name = name or chance.choice(NAMES)
+    (drawn,) = chance.choices(NAMES, _OFTEN)
+    name = name or drawn
     networks = [HOME, B, C] if name == "onward" else [HOME, B]
     acts = _acts(chance, name)
     end_s = acts[-1].at_s + chance.uniform(1.0, 4.0)
@@ -115,7 +127,9 @@ def _acts(chance: Random, name: Name) -> list[Act]:
         case "return-again":
             return [out, Act(stay_s, "back"), Act(stay_s + 2.0, "out", B, out.sweep, waits), Act(stay_s + 5.0, "back")]
         case "lost":
-            return [out, Act(stay_s, "lose"), Act(stay_s + chance.uniform(1.0, 3.0), "declare")]
+            gone_s = chance.uniform(1.0, 3.0)
+            reborn = [Act(stay_s + chance.random() * gone_s, "reborn")] if chance.random() < 0.5 else []
+            return [out, Act(stay_s, "lose"), *reborn, Act(stay_s + gone_s, "declare")]
         case "turn-back" | "visit" | "move-all" | "revoked":
             ends = [Act(stay_s, "back")] if chance.random() < 0.8 else [Act(stay_s, "abort")]
             return [out, *ends]
@@ -141,8 +155,11 @@ def _own_faults(chance: Random, name: Name, acts: list[Act], end_s: float) -> li
         return [Fault(at_s, "revoke", B, chance.uniform(0.2, end_s - at_s))]
     if name == "onward" and chance.random() < 0.6:  # the first giver does not hear that it may forget
         at_s = acts[0].at_s + chance.uniform(0.1, 1.0)
-        trouble: Trouble = chance.choice(("cut-one-way", "no-answers"))
-        return [Fault(at_s, trouble, B, min(chance.uniform(1.0, 6.0), end_s - at_s), HOME)]
+        for_s = min(chance.uniform(1.0, 6.0), end_s - at_s)
+        faults = [Fault(at_s, "cut-one-way", B, for_s, HOME)]
+        if chance.random() < 0.5:  # and what it was told last is forgotten
+            faults.append(Fault(at_s + chance.uniform(0.3, 1.0) * for_s, "kill", B, chance.uniform(0.05, 0.5)))
+        return faults
     return []
 
 

@@ -62,11 +62,16 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Ticks(msgspec.Struct, frozen=True):
-    """A UE's timer: how often it was armed while none was, and which firings were committed."""
+    """A UE's timer: how often it was armed while none was, by what last, and which firings were committed.
+
+    `wrong` are firings of another arming than the last one.
+    """
 
     armed: int = 0
     again: int = 0
+    by: str = ""
     fired: list[str] = []
+    wrong: list[str] = []
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -174,10 +179,10 @@ def _served(run: wire.Run) -> wire.Proposal:
         case "arm":
             pending = any(name == "tick" for _, name, _ in run.timers)
             ticks = msgspec.structs.replace(
-                book.ticks, armed=book.ticks.armed + (not pending), again=order.value % 3
+                book.ticks, armed=book.ticks.armed + (not pending), again=order.value % 3, by=str(order.seq)
             )
             records.append((NF, "ticks", msgspec.json.encode(ticks)))
-            timers.append((NF, "tick", _DELAYS_MS[order.value % len(_DELAYS_MS)], b""))
+            timers.append((NF, "tick", _DELAYS_MS[order.value % len(_DELAYS_MS)], ticks.by.encode()))
     said = Said(len(book.seqs) + 1, register, _last(book))
     return wire.Proposal(run.unit, body=msgspec.json.encode(said), records=records, sends=sends, timers=timers)
 
@@ -195,14 +200,21 @@ def _fired(run: wire.Run) -> wire.Proposal:
     book = read_book(run.records)
     ticks = book.ticks
     again = ticks.again > 0
-    after = Ticks(ticks.armed + again, max(0, ticks.again - 1), [*ticks.fired, run.entry_id])
+    right = run.body.decode() == ticks.by
+    after = Ticks(
+        ticks.armed + again,
+        max(0, ticks.again - 1),
+        f"{ticks.by}+" if again else ticks.by,
+        [*ticks.fired, run.entry_id],
+        ticks.wrong if right else [*ticks.wrong, run.entry_id],
+    )
     return wire.Proposal(
         run.unit,
         records=[
             (NF, "ticks", msgspec.json.encode(after)),
             (NF, "noted", str(book.noted + 1).encode()),
         ],
-        timers=[(NF, "tick", 300, b"")] if again else [],
+        timers=[(NF, "tick", 300, after.by.encode())] if again else [],
         sends=[wire.Send(NF, "noted", _sent(run, book.noted + 1, run.entry_id), uri=f"{SINK}/notes")],
     )
 

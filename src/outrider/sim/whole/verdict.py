@@ -36,7 +36,9 @@ def judge_history(ue: str, history: Sequence[Operation], book: Book) -> list[Vio
         for seq, count in Counter(book.seqs).items()
         if count > 1
     ]
-    found += [Violation("I7", f"operation {seq} of {ue} is committed and was never asked") for seq in place.keys() - orders]
+    found += [
+        Violation("I7", f"operation {seq} of {ue} is committed and was never asked") for seq in place.keys() - orders
+    ]
     registers = _registers(book, orders)
     places: list[_Place] = []
     for seq, operation in orders.items():
@@ -48,7 +50,9 @@ def judge_history(ue: str, history: Sequence[Operation], book: Book) -> list[Vio
         elif operation.outcome == "ok":
             found += _written(operation, at, registers)
         elif operation.outcome == "failed" and at is not None:
-            found.append(Violation("I8", f"{_named(operation)} was answered {operation.status} (no effect) and is committed"))
+            found.append(
+                Violation("I8", f"{_named(operation)} was answered {operation.status} (no effect) and is committed")
+            )
         if operation.order.kind != "read" and at is not None:
             places.append(_Place(at, operation))
     return found + _against_time(places)
@@ -131,8 +135,12 @@ def judge_timer(ue: str, book: Book) -> list[Violation]:
         for name, count in Counter(ticks.fired).items()
         if count > 1
     ]
+    if ticks.wrong:
+        found.append(Violation("I6", f"{', '.join(ticks.wrong)} of {ue} fired though it had been armed anew"))
     if len(ticks.fired) != ticks.armed:
-        found.append(Violation("I6", f"the timer of {ue} was armed {ticks.armed} times and fired {len(ticks.fired)} times"))
+        found.append(
+            Violation("I6", f"the timer of {ue} was armed {ticks.armed} times and fired {len(ticks.fired)} times")
+        )
     return found
 
 

@@ -23,7 +23,7 @@ from outrider.sim.whole.link import Wires
 from outrider.sim.whole.loop import BEGIN_S, VirtualLoop
 from outrider.sim.whole.operators import Operators
 from outrider.sim.whole.scenario import HOME, Act, Plan, UePlan
-from outrider.sim.whole.service import GROUP, read_book, read_group
+from outrider.sim.whole.service import GROUP, Heard, read_book, read_group
 from outrider.sim.whole.sink import Sink
 from outrider.sim.whole.trace import Event, Trace, Violation
 from outrider.store.port import StoreFault
@@ -97,6 +97,8 @@ class World:
         self._breaker = Breaker(loop, self._keepers, self._wires, self.trace)
         self._consumers = [Consumer(ue, HOME, self._keepers, plan.seed, self.trace) for ue in plan.ues]
         self._held_since_s: dict[tuple[str, bytes], float] = {}
+        self._gone: set[str] = set()
+        """Networks whose disk was lost: no UE goes there any more."""
         self._excused: set[bytes] = set()
         """Keys whose owner's disk was lost: what it had answered may be lost with it (async mode)."""
 
@@ -117,7 +119,7 @@ class World:
         return Result(
             self._plan.seed,
             self._plan.name,
-            self.trace.violations,
+            list(self.trace.violations),
             self.trace.hash,
             round(self._loop.time() - BEGIN_S, 3),
             self._loop.steps,
@@ -129,10 +131,7 @@ class World:
     def close(self) -> None:
         """Let go of the files."""
         for keeper in self._keepers.values():
-            keeper.wanted = False
-            if keeper.store is not None:
-                self._loop.kill(keeper.process)
-                keeper.store.close()
+            keeper.close()
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -175,12 +174,19 @@ class World:
     async def _acts(self) -> None:
         for act in self._plan.acts:
             await self._until(act.at_s)
-            if act.deed == "lose":
-                self._lose(act)
-            await self._operators.do(act)
+            match act.deed:
+                case "lose":
+                    self._lose(act)
+                case "reborn":
+                    self._keepers[act.target].wanted = True
+                    self._keepers[act.target].start()
+                case _:
+                    await self._operators.do(act)
 
     def _lose(self, act: Act) -> None:
+        self._gone.add(act.target)
         self._keepers[act.target].wanted = False
+        self._keepers[act.target].lose()
         self._ledger.lost(act.target)
         self._excused |= self._ledger.adrift
 
@@ -194,7 +200,7 @@ class World:
         consumer = next(c for c in self._consumers if c.supi == ue.supi)
         for move in ue.moves:
             await self._until(move.at_s)
-            if self._keepers[move.network].wanted:
+            if move.network not in self._gone:
                 consumer.network = move.network
                 self.trace.say(ue.supi, f"is in {move.network} now")
                 if move.heard:
@@ -215,7 +221,7 @@ class World:
         self._breaker.heal()
         self._sink.trouble = 0.0
         for consumer in self._consumers:
-            if not self._keepers[consumer.network].wanted:
+            if consumer.network in self._gone:
                 consumer.network = HOME
         for keeper in self._keepers.values():
             keeper.disk.full = keeper.disk.broken = False
@@ -303,11 +309,13 @@ class World:
         for violation in found:
             self.trace.violation(*violation)
 
-    def _judge_ue(self, consumer: Consumer, group: dict[str, verdict.Heard]) -> list[Violation]:
+    def _judge_ue(self, consumer: Consumer, group: dict[str, Heard]) -> list[Violation]:
         home = self._keepers[HOME].store
         assert home is not None
         key = home.key_of(consumer.supi)
-        late = [] if self._breaker.disturbed else [Violation("I8", f"no answer in time: {said}") for said in consumer.late]
+        late = (
+            [] if self._breaker.disturbed else [Violation("I8", f"no answer in time: {said}") for said in consumer.late]
+        )
         if key is None:
             answered = any(o.outcome == "ok" for o in consumer.history)
             return [*late, Violation("I3", f"home does not know {consumer.supi}")] if answered else late
