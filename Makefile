@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 comma := ,
 
-.PHONY: demo test unit check format lock clean faults soak bench
+.PHONY: demo test unit check format lock clean faults soak bench sim
 
 demo: $(READY)
 	$(BIN)/outrider demo $(DEMO_ARGS)
@@ -30,6 +30,10 @@ check: $(READY)
 	$(BIN)/ruff check src tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Whole hosts in a simulated world, for as long as told: make sim SIM_ARGS="--minutes 10"
+sim: $(READY)
+	$(BIN)/outrider sim run $(or $(SIM_ARGS),--minutes 1)
 
 bench: $(READY)
 	$(BIN)/outrider bench relocation $(or $(BENCH_ARGS),--contexts 10000$(comma)100000$(comma)1000000 --writes 5000 --report bench.json)

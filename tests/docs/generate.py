@@ -50,7 +50,7 @@ def causes() -> dict[str, list[Cause]]:
     """Every cause that the source can give, with each place's words."""
     found: dict[str, list[Cause]] = {}
     for file in sorted(SOURCE.rglob("*.py")):
-        if "sim" in file.parts:  # the exhaustive search has names of its own
+        if "sim" in file.relative_to(SOURCE).parts:  # its worlds have names of their own
             continue
         for cause in _causes_of(ast.parse(file.read_text(encoding="utf-8"))):
             known = found.setdefault(cause.code, [])

@@ -10,7 +10,7 @@ from outrider.core.ids import partition_key
 from outrider.host.migrations import HostMigration
 from outrider.protocol import messages
 from outrider.protocol.messages import Answer
-from outrider.protocol.ownership import Ownership
+from outrider.protocol.ownership import Ownership, Want
 from outrider.store.port import Replace
 
 A, B, C = "999-70", "999-71", "999-72"
@@ -452,3 +452,50 @@ async def test_home_gets_whole_what_does_not_add_up_in_a_partition_that_comes_ba
     await net.begin("m-back", B, A, sweep="all")
     await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the return")
     assert await net.add(A, "imsi-1") == 3
+
+
+async def test_a_sweep_waits_for_what_another_network_may_refuse(net, tmp_path: Path):
+    digest_key = net.hosts[A].store.identity.digest_key.hex()
+    await net.start(C, tmp_path / "c", digest_key=digest_key)
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    assert await net.add(B, "imsi-1") == 2
+    await net.begin("on", B, C)
+    net.hosts[B].actor(key).event(Want(C, "on"))
+    net.cut |= {(B, C), (C, B)}
+    await net.until(lambda: state(net, B, key) is Ownership.GRANTED, "the grant")
+    await net.begin("m-back", B, A, sweep="all")
+    await net.hosts[C].finish("on")
+    await asyncio.sleep(0.2)
+    net.cut.clear()
+    await net.until(lambda: state(net, A, key) is Ownership.OWNED, "the way home of what was refused")
+
+
+async def test_a_partition_whose_copy_has_ended_before_it_was_taken_is_recalled(net):
+    key = await net.create("imsi-1")
+    star = partition_key(key[1])
+    await net.begin("m", A, B, relocate=False)
+    await net.until(lambda: net.hosts[A].followers.durable("m"), "the copy")
+    await net.stores[B][1].submit(Replace(key, key + b"\x00", [], []))  # so that it asks for the partition once more
+    net.cut.add((B, A))
+    await net.relocate("m", A)
+    net.hosts[A].actor(star).event(Want(B, "m"))
+    await net.until(lambda: state(net, A, star) is Ownership.GRANTED, "the grant")
+    await net.hosts[A].finish("m")
+    sent, send = [], net.hosts[A].send
+    net.hosts[A].send = lambda peer, message: (sent.append(message), send(peer, message))
+    net.cut.clear()
+    await net.until(lambda: state(net, A, star) is Ownership.OWNED, "the refusal")
+    assert await net.add(A, "imsi-1") == 2
+    assert sum(isinstance(m, messages.Grant) and m.key == star for m in sent) < 5  # not one for each NEED
+
+
+async def test_a_copy_that_ends_while_a_range_is_sent_once_more_says_so(net):
+    await net.create("imsi-1")
+    await net.begin("m", A, B, relocate=False)
+    await net.until(lambda: net.hosts[A].followers.durable("m"), "the copy")
+    again = asyncio.create_task(net.hosts[A].followers.copy_again(B, b"u", b"v"))
+    await asyncio.sleep(0)
+    await net.hosts[A].finish("m")
+    assert await again is False
+    assert await net.hosts[A].followers.copy_again(B, b"u", b"v") is False

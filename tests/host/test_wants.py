@@ -176,3 +176,17 @@ async def test_what_waits_for_a_grant_is_answered_when_its_own_time_is_up(net, m
     assert not late.done()
     net.cut.clear()
     assert (await late).body == b"2"
+
+
+async def test_a_ue_that_is_being_created_is_not_given_before_home_has_bound_its_key(net):
+    await net.begin("m", A, B)
+    reply = net.post(A, "imsi-1", create=True, key="k1")
+    net.hosts[A].reception.want(B, messages.Want("m", None, "imsi-1", net.hosts[B].migrations.evidence("m")))
+    assert (await reply).body == b"1"
+    assert net.hosts[A].store.key_of("imsi-1") is not None
+    assert await net.add(B, "imsi-1") == 2
+
+
+async def test_an_emergency_creates_a_ue_through_another_network_too(net):
+    await net.begin("m", A, B, relocate=False)
+    assert (await net.post(B, "imsi-1", create=True, kind="emergency")).body == b"1"

@@ -2,11 +2,13 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from outrider.protocol.ownership import OWNERSHIP
 from outrider.sim import search as command
+from outrider.sim.effects import EffectBounds, EffectWorld
 from outrider.sim.model import Driver
 from outrider.sim.search import Found, search, story_text
 from outrider.sim.sync import SyncBounds, SyncWorld
@@ -34,15 +36,8 @@ QUICK = (
 BESIDE_THE_MODEL = {
     "want-unproved": "evidence is judged before; a WANT that is refused changes nothing",
     "grant-late": "a deadline is as good as `HoldEnded`, which is tried",
-    "demand": "requests at a network that does not own the key do not touch rows",
-    "not-given": "as `demand`",
     "owner-grant": "raises an alarm, which is a fault: it is tried and never fires",
     "owner-recall": "as `owner-grant`",
-    "foreign-want": "answers NOT_OWNER, which nothing here reads",
-    "granted-want": "as `foreign-want`",
-    "granted-want-again": "as `foreign-want`",
-    "want-again": "a WANT for a held key changes nothing",
-    "want-held": "as `want-again`: it is answered, and no row changes",
     **{
         f"other-store-{ask}-{at}": "who has lost its disk stays FOREIGN here: every question names the old one"
         for ask in ("grant", "recall")
@@ -126,6 +121,18 @@ class ForgetfulSync(SyncWorld):
 @pytest.mark.parametrize("bounds", [SyncBounds(epochs=4, writes=1), SyncBounds(epochs=2, writes=2)])
 def test_messages_that_are_forgotten_in_sync_mode_matter_no_more(bounds: SyncBounds) -> None:
     assert search(ForgetfulSync(bounds), liveness=False).complete
+
+
+class ForgetfulEffects(EffectWorld):
+    """As `Forgetful`, with outbox and timers."""
+
+    def check(self, s):  # type: ignore[no-untyped-def]
+        return self.old_news(s)
+
+
+@pytest.mark.parametrize("kind", [{"entries": "1"}, {"firings": 1, "crashes": 1}])
+def test_messages_that_are_forgotten_beside_an_outbox_or_a_timer_matter_no_more(kind: dict[str, Any]) -> None:
+    assert search(ForgetfulEffects(EffectBounds(forget=False, **kind)), liveness=False).complete
 
 
 def test_the_documentation_names_every_world_and_every_twin() -> None:

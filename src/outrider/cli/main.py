@@ -2,7 +2,7 @@
 
 import typer
 
-from outrider.cli import bench, demo, doctor, image, migration, network, package, partner, permission, service
+from outrider.cli import bench, demo, doctor, image, migration, network, package, partner, permission, service, sim
 
 for command in (image.save, image.restore):
     service.app.command()(command)
@@ -20,6 +20,7 @@ app.add_typer(service.app, name="service", help="Deploy, list, show, save, resto
 app.add_typer(migration.app, name="migration", help="Start, watch, list, show, abort and return migrations.")
 app.add_typer(doctor.app, name="doctor", help="Look at this machine: can a network run here.")
 app.add_typer(bench.app, name="bench", help="Measure what the design promises, on this machine.")
+app.add_typer(sim.app, name="sim", help="Whole hosts in a simulated world with faults: run, replay, shrink.")
 app.add_typer(demo.app, name="demo", help="Two networks, a service, a group of UEs on the move, and a verdict.")
 
 

@@ -52,6 +52,7 @@ class Copy:
         """Entries of UEs not sent yet that a chunk which is being read, or waits to be sent, may not have."""
         self._bulk = host.bulk()
         self._scanning = asyncio.Lock()
+        self._closed = False
         self._reading = asyncio.Lock()
         self._cursor = b""
         self._numbers: dict[int, int] = {}
@@ -64,11 +65,13 @@ class Copy:
 
     async def close(self) -> None:
         """Stop the stream."""
+        self._closed = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self._bulk.close()
-        self._host.followers.reading.discard(self)
         await self.lane.close()
+        async with self._scanning:  # a partition that is being sent once more reads with it
+            await self._bulk.close()
+        self._host.followers.reading.discard(self)
 
     def lag_of(self, key: bytes) -> tuple[Lag, list[LogEntry]]:
         """Which entries of a key the target may not have durably."""
@@ -86,9 +89,10 @@ class Copy:
         await self._drain()
         return self.pending.within(start, stop)
 
-    async def again(self, start: bytes, stop: bytes) -> None:
-        """Send a range once more, and wait until the target has it."""
+    async def again(self, start: bytes, stop: bytes) -> bool:
+        """Send a range once more, and wait until the target has it; False if the copy has ended meanwhile."""
         await self.lane.taken(await self._chunks(start, stop))
+        return not self._closed
 
     async def _drain(self) -> None:
         """Read the log up to what is durable now."""
@@ -155,6 +159,8 @@ class Copy:
         """
         number = self.lane.through
         async with self._scanning:
+            if self._closed:
+                return number
             scan: asyncio.Task[Scanned] | None = asyncio.create_task(self._scan(start, stop))
             try:
                 while scan is not None:

@@ -71,11 +71,10 @@ class Followers:
         follower = self._of(peer)
         return None if follower is None else await follower.lag_of_range(start, stop)
 
-    async def copy_again(self, peer: str, start: bytes, stop: bytes) -> None:
-        """Send a range to a follower once more."""
+    async def copy_again(self, peer: str, start: bytes, stop: bytes) -> bool:
+        """Send a range to a follower once more; False if nothing follows for that peer any more."""
         follower = self._of(peer)
-        if follower is not None:
-            await follower.again(start, stop)
+        return follower is not None and await follower.again(start, stop)
 
     def needed_lsn(self) -> int | None:
         """The log is needed from here on; None if nobody follows."""

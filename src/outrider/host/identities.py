@@ -59,6 +59,11 @@ class Identities:
         """The key that is bound to an identity, or about to be, as far as this network knows."""
         return self._host.store.key_of(identity) or self._new.get(identity) or self._learnt.get(identity)
 
+    def kept_key_of(self, identity: str) -> bytes | None:
+        """The key of an identity that another network may be told of: not one that is only about to be bound, because
+        it would go without its identity, and nobody would know it any more."""
+        return self._host.store.key_of(identity) or self._learnt.get(identity)
+
     def learn(self, identity: str, key: bytes) -> None:
         """The owner has told which key it is; kept in memory only, until the UE's context comes."""
         if len(self._learnt) >= _MAX_LEARNT:

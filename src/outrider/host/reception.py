@@ -86,7 +86,7 @@ class Reception:
     def want(self, peer: str, m: messages.Want) -> None:
         """A peer says that a UE has arrived there. What needs no decision of the key is answered here."""
         host = self._host
-        key = m.key if m.key is not None else host.identities.key_of(m.identity or "")
+        key = m.key if m.key is not None else host.identities.kept_key_of(m.identity or "")
         if key is None:
             host.send(peer, messages.NotOwner(None, 0, host.me, "UE_UNKNOWN", identity=m.identity))
             return
@@ -138,7 +138,7 @@ class Reception:
         job.identity = m.identity
         job.origin = peer
         job.seen_epoch = m.seen_epoch
-        job.creates = m.request.kind == "request"
+        job.creates = m.request.kind in ("request", "emergency")
         self._answer_to(peer, m.fwd_id, job)
         if m.request.kind == "message":
             host.mover.wrote(m.key or b"", job.sender or b"", peer)

@@ -59,10 +59,11 @@ class Shadow:
             pass
         return self.pending.within(start, stop)
 
-    async def again(self, start: bytes, stop: bytes) -> None:
+    async def again(self, start: bytes, stop: bytes) -> bool:
         """Send home every context of a range whole; what is sent afterwards comes behind it."""
         for key, *_ in await self._host.reading(lambda store: store.heads(start, stop)):
             self._whole(key)
+        return True
 
     def _whole(self, key: bytes) -> None:
         context = self._host.store.context(key)

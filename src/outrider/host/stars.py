@@ -191,7 +191,11 @@ class StarActor(Actor):
         looked_up, self._content = self._content, None
         total, entries = await (looked_up or self._look_up(peer, excepted))
         if full or entries is None:
-            await host.followers.copy_again(peer, *partition_range(self.partition))
+            if not await host.followers.copy_again(peer, *partition_range(self.partition)):
+                # The copy has ended, so what the peer lacks does not come any more: it is to refuse.
+                host.send(peer, messages.Recall(mig, self.key, x, host.peers.store_of(peer, mig), excepted))
+                host.stars.thaw(self.partition)
+                return
             entries = []
         grant = messages.Grant(
             mig=mig,

@@ -329,6 +329,8 @@ class CopyWorld:
             m = Msg("GRANT", k, x, "FULL", (a.heads[k],))
         else:
             m = Msg("GRANT", k, x, "DELTA", (a.heads[k],), (a.acked[k],))
+        # What is given is frozen, so a later grant of it says all that an earlier one did, with fewer entries at most:
+        # those that the target has by then. It takes the earlier one's place.
         return s._replace(msgs=frozenset(n for n in s.msgs if (n.kind, n.k) != ("GRANT", k)) | {m})
 
     def _hear(self, s: State, m: Msg) -> Iterator[tuple[str, State]]:

@@ -4,7 +4,7 @@ Two networks run the ownership table for one UE. Its context is a count of units
 move with it; the receiver drops entries whose id is not above the last one that it has seen. What `host.outbox`,
 `host.units` and `store.timers` do is written down again here, rule by rule, for it lives in code that does I/O.
 
-Ownership messages stay in a set for ever, as in `sim.model`. A delivery travels alone: it arrives or not, its 2xx
+Ownership messages stay in a set, as in `sim.model`, until they cannot matter any more; that they cannot is searched too. A delivery travels alone: it arrives or not, its 2xx
 comes or not, and one that was given up may still arrive at any later time. The timer re-arms itself each time it fires.
 What must hold:
 
@@ -40,6 +40,8 @@ class EffectBounds:
     timeouts: int = 0
     """So many deliveries have no answer in time."""
     crashes: int = 0
+    forget: bool = True
+    """Drop messages that cannot matter any more (`EffectWorld.alive`)."""
 
 
 class Entry(NamedTuple):
@@ -359,19 +361,28 @@ class EffectWorld:
                 case o.Alarm(sentence):
                     fault = fault or f"alarm: {sentence}"
         s = self._with(s, i, net)
-        return f"{label}: {step.why}", s._replace(msgs=self._alive(s, s.msgs | sent), fault=fault)
+        s = s._replace(msgs=s.msgs | sent, fault=fault)
+        return f"{label}: {step.why}", s._replace(msgs=self.alive(s)) if self.bounds.forget else s
 
     @staticmethod
-    def _alive(s: State, msgs: frozenset[Msg]) -> frozenset[Msg]:
-        """The messages that may still change something: that the others do not is searched in `sim.model`."""
+    def alive(s: State) -> frozenset[Msg]:
+        """The messages that may still change something: questions not decided yet, and what a grant in doubt needs."""
         alive = set()
-        for m in msgs:
+        for m in s.msgs:
             here, there = s.nets[m.to].row, s.nets[1 - m.to].row
             in_doubt = here if m.kind in ("ACCEPTED", "REFUSED") else there
             open_ = in_doubt.state is Ownership.GRANTED and in_doubt.epoch == m.x
             if open_ or (m.kind == "GRANT" and m.x > here.epoch):
                 alive.add(m)
         return frozenset(alive)
+
+    def old_news(self, s: State) -> str | None:
+        """A message that `alive` gives up and that would still change something; None if there is none."""
+        for m in s.msgs - self.alive(s):
+            for label, after in self._hear(s, m):
+                if after.nets != s.nets or self.alive(after) != self.alive(s):
+                    return f"{m} still matters: {label}"
+        return None
 
     @staticmethod
     def _with(s: State, i: int, net: Net) -> State:
