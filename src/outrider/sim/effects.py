@@ -4,8 +4,10 @@ Two networks run the ownership table for one UE. Its context is a count of units
 move with it; the receiver drops entries whose id is not above the last one that it has seen. What `host.outbox`,
 `host.units` and `store.timers` do is written down again here, rule by rule, for it lives in code that does I/O.
 
-Ownership messages stay in a set, as in `sim.model`, until they cannot matter any more; that they cannot is searched too. A delivery travels alone: it arrives or not, its 2xx
-comes or not, and one that was given up may still arrive at any later time. The timer re-arms itself each time it fires.
+Ownership messages stay in a set, as in `sim.model`, until they cannot matter any more; that is searched too. A
+delivery travels alone: it arrives or not, its 2xx comes or not, and one that was given up may still arrive later.
+The timer re-arms itself each time it fires.
+
 What must hold:
 
 - I1 and the alarms, as elsewhere.

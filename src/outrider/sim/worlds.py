@@ -99,7 +99,7 @@ LARGE: dict[str, AnyBounds] = {
     "large-requests-three": RequestBounds("AB", networks=3, epochs=4),
     "large-requests-crash": RequestBounds("AB", expiries=1, crashes=1),
     "large-outbox": EffectBounds(epochs=4, entries="121", timeouts=2, crashes=1),
-    "large-copy": CopyBounds(),
+    "large-copy": CopyBounds(writes=1),
 }
 """By command line: minutes and gigabytes."""
 
