@@ -13,7 +13,7 @@ from outrider.sim.whole.shrink import shrink
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "correctness.md"
 ROW = re.compile(r"^\| `([a-z0-9-]+)` \|.*\| (\d+) \|$", re.MULTILINE)
-MORE = 10
+MORE = 5
 """So many times the seeds that a fault needed when the page was written it may need: a change draws other worlds."""
 
 

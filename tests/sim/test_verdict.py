@@ -76,7 +76,14 @@ def test_operations_at_the_same_time_may_be_in_any_order():
 
 
 @pytest.mark.parametrize(
-    ("ticks", "wrong"), [(Ticks(2, 0, ["a", "b"]), 0), (Ticks(2, 0, ["a", "a"]), 1), (Ticks(2, 0, ["a"]), 1)]
+    ("ticks", "wrong"),
+    [
+        (Ticks(armed=2, fired=["a", "b"]), 0),
+        (Ticks(armed=2, fired=["a", "a"]), 1),
+        (Ticks(armed=2, fired=["a"]), 1),
+        (Ticks(armed=1, fired=["a"], wrong=["a"]), 1),
+    ],
+    ids=["each once", "twice", "missing", "an old one"],
 )
 def test_a_timer_fires_once_for_each_arming(ticks, wrong):
     assert len(verdict.judge_timer("u", book([], ticks=ticks))) == wrong
