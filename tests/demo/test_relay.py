@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from outrider.demo.relay import Relay
+from outrider.demo.relay import Rate, Relay
 
 Links = Callable[..., Awaitable[Relay]]
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -97,6 +97,38 @@ async def test_the_rate_limit_holds(links: Links) -> None:
         started = loop.time()
         await exchange(connection, bytes(40_000))
         assert loop.time() - started >= 0.2
+
+
+async def test_directions_that_share_a_link_share_its_rate(links: Links) -> None:
+    one, other = await links(), await links()
+    rate = Rate(200_000)
+    one.limit("forward", rate)
+    other.limit("forward", rate)
+    loop = asyncio.get_running_loop()
+    async with connected(one) as to_one, connected(other) as to_other:
+        started = loop.time()
+        await asyncio.gather(exchange(to_one, bytes(30_000)), exchange(to_other, bytes(30_000)))
+        assert loop.time() - started >= 0.3
+
+
+async def test_a_link_that_is_full_takes_no_more_so_that_what_is_small_does_not_stand_behind_seconds(
+    links: Links,
+) -> None:
+    bulk, small = await links(), await links()
+    rate = Rate(1_000_000)
+    for relay in (bulk, small):
+        relay.limit("forward", rate)
+    async with connected(bulk) as (_, writer), connected(small) as connection:
+        writer.write(bytes(4_000_000))  # four seconds of the link
+        await exchange(connection, b"first")
+        assert bulk.forward_bytes < 1_000_000
+
+
+async def test_a_limit_that_is_lifted_is_gone(links: Links) -> None:
+    relay = await links(bytes_per_s=1)
+    relay.limit("both", None)
+    async with connected(relay) as connection:
+        assert await exchange(connection, bytes(100_000)) == bytes(100_000)
 
 
 async def test_a_cut_direction_is_silent_and_delivers_everything_after_heal(links: Links) -> None:

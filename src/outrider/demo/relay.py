@@ -8,6 +8,8 @@ back, and they arrive after `heal`, or the ends give up. A *reset* breaks all co
 
 takes orders on stdin, one JSON object per line: {"do": "cut", "direction": "forward"} (`backward`, `both`),
 {"do": "reset"}, {"do": "heal"}, {"do": "stats"}, {"do": "stop"}. `forward` is from the listening side to the other.
+{"do": "rate", "bytesPerS": 12500000, "forward": [0, 1], "backward": [2, 3]} lets these directions of these relays
+share a link of that rate; without `bytesPerS` it is as fast as it can.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import socket
 import struct
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import uvloop
 
@@ -29,24 +31,46 @@ READ_BYTES = 64 * 1024
 IN_FLIGHT_BYTES = 32 * 1024 * 1024
 """Bytes on their way in one direction of one connection; more than any link imitated here can hold."""
 
+BUFFER_S = 0.05
+"""What waits to enter a link, at its rate: a deeper buffer would let small messages stand behind bulk for seconds."""
+
+
+class Rate:
+    """What a link carries in one direction, for all that pass it: each piece after those before it."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at = 0.0
+
+    def passed_at(self, size: int, now: float) -> float:
+        """When a piece that comes now is through."""
+        self._free_at = max(self._free_at, now) + size / self._bytes_per_s
+        return self._free_at
+
+    def full_s(self, now: float) -> float:
+        """How long nothing more fits into the buffer before it; not positive if something does."""
+        return self._free_at - now - BUFFER_S
+
 
 class _Way:
     """One direction over all connections: how fast, whether open, and how much passed."""
 
-    def __init__(self, delay_s: float, bytes_per_s: int | None) -> None:
+    def __init__(self, delay_s: float, rate: Rate | None) -> None:
         self.delay_s = delay_s
-        self.bytes_per_s = bytes_per_s
+        self.rate = rate
         self.bytes = 0
         self.open = asyncio.Event()
         self.open.set()
-        self._free_at = 0.0
 
     def due(self, size: int, now: float) -> float:
-        """When a piece that comes now has passed the link: after the pieces before it, at the link's rate."""
-        if self.bytes_per_s is None:
-            return now + self.delay_s
-        self._free_at = max(self._free_at, now) + size / self.bytes_per_s
-        return self._free_at + self.delay_s
+        """When a piece that comes now has passed the link."""
+        return (now if self.rate is None else self.rate.passed_at(size, now)) + self.delay_s
+
+    async def room(self) -> None:
+        """Wait until the link takes something more."""
+        loop = asyncio.get_running_loop()
+        while self.rate is not None and (full_s := self.rate.full_s(loop.time())) > 0:
+            await asyncio.sleep(full_s)
 
 
 @dataclass
@@ -82,11 +106,14 @@ class Relay:
         listen: tuple[str, int],
         connect: tuple[str, int],
         delay_ms: float = 0.0,
-        bytes_per_s: int | None = None,
+        bytes_per_s: float | None = None,
     ) -> None:
         self._listen = listen
         self._connect = connect
-        self._ways = {d: _Way(delay_ms / 1000, bytes_per_s) for d in ("forward", "backward")}
+        self._ways = {
+            d: _Way(delay_ms / 1000, None if bytes_per_s is None else Rate(bytes_per_s))
+            for d in ("forward", "backward")
+        }
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -119,6 +146,11 @@ class Relay:
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def limit(self, direction: Direction, rate: Rate | None) -> None:
+        """Let this direction pass a link of that rate from now on, which others may pass too."""
+        for name in _names(direction):
+            self._ways[name].rate = rate
 
     def cut(self, direction: Direction = "both") -> None:
         """Deliver nothing in this direction until `heal`."""
@@ -167,6 +199,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         while True:
             await way.open.wait()
+            await way.room()
             while queue.size >= IN_FLIGHT_BYTES:
                 await queue.change()
             piece = await source.read(READ_BYTES)
@@ -214,9 +247,20 @@ def _address(text: str) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
+def _share(relays: list[Relay], order: dict[str, Any]) -> None:
+    """One link for the directions that the order names."""
+    rate = None if order.get("bytesPerS") is None else Rate(order["bytesPerS"])
+    directions: tuple[Direction, ...] = ("forward", "backward")
+    for direction in directions:
+        for number in order.get(direction, []):
+            relays[number].limit(direction, rate)
+
+
 async def _obey(relays: list[Relay]) -> None:
     async for order in orders():
         do = order.get("do")
+        if do == "rate":
+            _share(relays, order)
         chosen = relays if "relay" not in order else [relays[order["relay"]]]
         try:
             for relay in chosen:
@@ -227,7 +271,7 @@ async def _obey(relays: list[Relay]) -> None:
                         await relay.reset()
                     case "heal":
                         await relay.heal()
-                    case "stats" | "stop":
+                    case "rate" | "stats" | "stop":
                         pass
                     case _:
                         raise ValueError(f"{do!r} is not an order")
