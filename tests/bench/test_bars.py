@@ -8,12 +8,16 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from outrider.bench.arrivals import Arrived
 from outrider.bench.bars import bars, ratios
-from outrider.bench.figures import SETTLED, Bar, Measured, Peer, Result, Size, Spread
-from outrider.bench.openloop import Fate, History
+from outrider.bench.figures import SETTLED, Bar, Measured, Peer, Result, Size, Spread, Trip
+from outrider.bench.openloop import Answer, Fate, History
+from outrider.bench.options import Link
+from outrider.bench.oracle import Judged
 from outrider.bench.show import show, summary
 from outrider.bench.timeline import Seen, Span, seen
 from outrider.demo.machine import this_machine
+from outrider.demo.quantiles import Quantiles
 from outrider.demo.usage import Used
 
 TIME, WHOLE, COPYING = "1 M contexts of 1 KB, source to target", "requests lost, duplicated; two owners", "p99 during"
@@ -24,7 +28,7 @@ def load(served_share: float = 1.0, fate_during: Fate = Fate.SERVED) -> Seen:
     for step in range(300):
         before = step < 100
         fate = (Fate.SERVED if step < 100 * served_share else Fate.NOT_SENT) if before else fate_during
-        history.note(step / 100, 1.0, fate)
+        history.note(step / 100, 1.0, Answer(fate))
     spans = {"before": Span(0, 1), "during": Span(1, 2), "copying": Span(1, 2), "after": Span(2, 3)}
     return seen(history, spans, 1.0, 100.0, {})
 
@@ -32,7 +36,7 @@ def load(served_share: float = 1.0, fate_during: Fate = Fate.SERVED) -> Seen:
 def ours(total_s: float | None = 2.0, contexts: int = 1_000_000, **more: Any) -> Size:
     done = total_s is not None
     figures: dict[str, Any] = {
-        "contexts": contexts, "round": 1, "rtt_ms": 0.0, "state_bytes": contexts * 1_000, "seed_s": 1.0,
+        "contexts": contexts, "round": 1, "link": Link(), "state_bytes": contexts * 1_000, "seed_s": 1.0,
         "capacity_per_s": 1_500.0,
         "ended": SETTLED if done else "RELOCATING after 60 s", "total_s": total_s, "prepare_s": 1.0,
         "copy_s": 0.5, "relocate_s": 0.5 if done else None, "moved_ues": contexts, "marks_wrong": 0,
@@ -140,3 +144,46 @@ def test_the_summary_has_median_and_spread_of_both_and_the_ratio():
     assert found["Valkey 9.1.2"]["total from the command, s"] == [Spread(4.0, 4.0, 4.0, 2)]
     assert found["ours"]["total ÷ the peer's, by round"] == [Spread(0.625, 0.5, 0.75, 2)]
     assert msgspec.json.encode(found)
+
+
+@pytest.mark.parametrize("judged_so", [Judged(9, two_owners=1, reordered=0), Judged(9, two_owners=0, reordered=1)])
+def test_answers_that_cannot_be_those_of_one_owner_fail_what_must_never_happen(judged_so: Judged):
+    assert judged(WHOLE, measured([ours(judged=Judged(9, 0, 0))], [])).verdict == "PASS"
+    assert judged(WHOLE, measured([ours(judged=judged_so)], [])).verdict == "MISS"
+
+
+@pytest.mark.parametrize(("back_bytes", "stream_bytes", "verdict"), [(4, 1, "PASS"), (4, 2, "MISS")])
+def test_the_way_back_counts_with_what_was_sent_home_before_it(back_bytes: int, stream_bytes: int, verdict: str):
+    trip = Trip(asked_s=0.1, whole_s=1.0, ues=10, bytes=back_bytes * 10_000, stream_bytes=stream_bytes * 10_000)
+    run = ours(workload="visit", wire_bytes=1_000_000, back=trip)
+    assert judged("return after 5 %", measured([run], [])).verdict == verdict
+
+
+def test_a_return_that_does_not_end_is_a_miss_and_one_that_was_not_asked_for_is_not_judged():
+    trip = Trip(asked_s=0.1, whole_s=None, ues=10, bytes=1, stream_bytes=1)
+    assert judged("return after 5 %", measured([ours(workload="visit", back=trip)], [])).verdict == "MISS"
+    assert judged("return after 5 %", measured([ours()], [])).verdict == "NOT MEASURED"
+
+
+@pytest.mark.parametrize(("asked_s", "verdict"), [(0.5, "PASS"), (1.5, "MISS")])
+def test_an_abort_is_judged_by_the_slowest_answer(asked_s: float, verdict: str):
+    trips = [Trip(asked_s=s, whole_s=9.0, ues=10, bytes=1, stream_bytes=0) for s in (0.1, asked_s)]
+    assert judged("abort typed", measured([ours(workload="abort", back=t) for t in trips], [])).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("workload", "there", "verdict"),
+    [("storm", 1_000, "PASS"), ("storm", 998, "MISS"), ("train", 1_000, "NOT MEASURED")],
+)
+def test_who_answers_an_arriving_ue_first_is_judged_where_it_can_be_the_target(workload: str, there: int, verdict: str):
+    group = Arrived(
+        ues=1_000, first_ms=Quantiles(), later_ms=Quantiles(), first_by_target=there, last_by_target=1_000,
+        refused=0, unanswered=0, out_of_order=0,
+    )  # fmt: skip
+    assert judged("first request", measured([ours(workload=workload, arrived=group)], [])).verdict == verdict
+
+
+def test_a_dump_is_shown_beside_and_judges_nothing():
+    with_dump = Measured(contexts=1_000_000, runs=[ours()], peers=[], dumps=[theirs(1.0)])
+    assert judged(TIME, with_dump).verdict == "NOT MEASURED"
+    assert summary(with_dump)["Valkey 9.1.2"]["total from the command, s"] == [Spread(1.0, 1.0, 1.0, 1)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from outrider.bench import relocation, runs, valkey
-from outrider.bench.options import Options
+from outrider.bench import dump, relocation, runs, valkey
+from outrider.bench.options import Link, Options
 from outrider.bench.runs import Wanted, measure
 from outrider.demo.processes import ProcessFailed
 
@@ -14,7 +14,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     order: list[str] = []
 
     def breaking(name: str):
-        async def run(options: Options, contexts: int, say: object, round_: int) -> None:
+        async def run(options: Options, contexts: int, say: object, round_: int, seeds: object = None) -> None:
             order.append(f"{name} {contexts} {round_}")
             raise ProcessFailed("it broke")
 
@@ -22,6 +22,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(relocation, "run", breaking("ours"))
     monkeypatch.setattr(valkey, "run", breaking("valkey"))
+    monkeypatch.setattr(dump, "run", breaking("dump"))
     monkeypatch.setattr(runs.valkey, "missing", lambda: None)
     return order
 
@@ -39,3 +40,20 @@ def test_without_a_peer_only_ours_runs(order: list[str]):
     with pytest.raises(ProcessFailed):
         measure(Wanted([10, 20], peer=False), Options(), "outrider bench relocation", lambda _: None)
     assert order == ["ours 10 1", "ours 20 1"]
+
+
+def test_a_dump_runs_after_ours_and_before_in_turn(order: list[str]):
+    with pytest.raises(ProcessFailed):
+        measure(Wanted([10], repeat=2, dump=True), Options(), "outrider bench relocation", lambda _: None)
+    assert order == ["valkey 10 1", "ours 10 1", "dump 10 1", "dump 10 2", "ours 10 2", "valkey 10 2"]
+
+
+@pytest.mark.parametrize(
+    "options", [Options(workload="storm"), Options(workload="visit"), Options(link=Link(mbit=100))]
+)
+def test_a_peer_that_cannot_do_the_same_is_not_measured_and_the_reason_is_told(order: list[str], options: Options):
+    said: list[str] = []
+    with pytest.raises(ProcessFailed):
+        measure(Wanted([10]), options, "outrider bench relocation", said.append)
+    assert order == ["ours 10 1"]
+    assert said[0].startswith("Valkey is not measured: ")

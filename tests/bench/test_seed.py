@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from outrider.bench import seed
+from outrider.bench.shapes import SHAPES, creation, supi
 from outrider.core.ids import PARTITIONS, partition_key
 from outrider.demo.access import Access, NetworkAt
 from outrider.demo.stage import Stage, new_instance_id
@@ -17,6 +18,9 @@ from outrider.store.port import Context, SetRow
 from outrider.store.sqlite import SqliteStore
 
 UES = (1, 2, 77)
+SESSION = SHAPES["session"]
+NF = SESSION.session.name
+body = SESSION.value
 canonical = msgspec.json.Encoder(order="sorted")
 
 
@@ -27,14 +31,12 @@ def without_key(context: Context) -> object:
 
 
 async def test_a_seeded_record_is_what_the_services_handler_writes():
-    async with Harness.of_project(seed.SERVICE) as h:
+    async with Harness.of_project(SESSION.service) as h:
         for number in UES:
-            created = await h.request(
-                seed.NF, "POST", f"/{seed.NF}/v1/ue-sessions", ue=seed.supi(number), json=seed.creation(number)
-            )
+            created = await h.request(NF, "POST", f"/{NF}/v1/ue-sessions", ue=supi(number), json=creation(number))
             assert created.status == 201
-            assert h.names(seed.NF, ue=seed.supi(number)) == ["context"]
-            assert canonical.encode(h.record(seed.NF, "context", ue=seed.supi(number))) == seed.body(number)
+            assert h.names(NF, ue=supi(number)) == ["context"]
+            assert canonical.encode(h.record(NF, "context", ue=supi(number))) == body(number)
 
 
 def test_every_seeded_ue_is_owned_whole_and_found_by_its_identity(tmp_path):
@@ -45,10 +47,26 @@ def test_every_seeded_ue_is_owned_whole_and_found_by_its_identity(tmp_path):
     store.close()
     size, _ = seed.seed_file(path, 50)
     store = SqliteStore.open(path)
-    contexts = [store.context(store.key_of(seed.supi(n))) for n in range(1, 51)]
+    contexts = [store.context(store.key_of(supi(n))) for n in range(1, 51)]
     assert len({c.key for c in contexts}) == 50
     assert all(c.row == owned and not c.own and len(c.records) == 1 for c in contexts)
     assert sum(len(c.records[0].body) for c in contexts) == size
+    assert store.check() == []
+    store.close()
+
+
+def test_a_store_filled_once_is_put_in_the_place_of_the_next(tmp_path: Path):
+    (tmp_path / "kept").mkdir()
+    seeds = seed.Seeds(tmp_path / "kept")
+    sizes = []
+    for name in ("one.db", "two.db"):
+        store = SqliteStore.open(tmp_path / name)
+        store.commit([SetRow(partition_key(p), Row(Ownership.FOREIGN, 0), Row(Ownership.OWNED, 1)) for p in range(256)])
+        store.close()
+        sizes.append(seeds.put(tmp_path / name, 20, 60.0, "three")[0])
+    store = SqliteStore.open(tmp_path / "two.db")
+    assert sizes[0] == sizes[1]
+    assert [r.nf for r in store.context(store.key_of(supi(20))).records] == sorted(SHAPES["three"].records(20))
     assert store.check() == []
     store.close()
 
@@ -64,17 +82,17 @@ async def test_a_seeded_context_equals_one_made_through_the_api(tmp_path: Path):
     stage = Stage(tmp_path, rtt_ms=0)
     try:
         await stage.build()
-        service = await stage.deploy(seed.SERVICE)
+        service = await stage.deploy(SESSION.service)
         await create_by_the_api(stage)
     finally:
         await stage.close()
     store = SqliteStore.open(tmp_path / "a" / "services" / service / "data" / "contexts.db")
-    by_api = [store.context(store.key_of(seed.supi(n))) for n in UES]
+    by_api = [store.context(store.key_of(supi(n))) for n in UES]
     seed.seed(store, 100, first=1_000)
-    seeded = [store.context(store.key_of(seed.supi(1_000 + n))) for n in UES]
+    seeded = [store.context(store.key_of(supi(1_000 + n))) for n in UES]
     for made, put, number in zip(by_api, seeded, UES, strict=True):
-        assert made.records[0].body == seed.body(number)
-        assert put.records[0].body == seed.body(1_000 + number)
+        assert made.records[0].body == body(number)
+        assert put.records[0].body == body(1_000 + number)
         assert without_key(made) == without_key(_as(put, made))
     assert store.check() == []
     store.close()
@@ -93,5 +111,5 @@ async def create_by_the_api(stage: Stage) -> None:
         access = Access(client, network, TokenSource(client, network.nrf_root, instance, "AF"), instance)
         await access.register()
         for number in UES:
-            made = await access.send(seed.SESSION, "POST", seed.ROOT, json=seed.creation(number))
+            made = await access.send(SESSION.session, "POST", SESSION.root, json=creation(number))
             assert made.status == 201, made.body

@@ -2,7 +2,7 @@
 
 import pytest
 
-from outrider.bench.openloop import LIMIT_MS, Fate, History
+from outrider.bench.openloop import LIMIT_MS, Answer, Fate, History
 from outrider.bench.timeline import Span, seen
 
 SPANS = {"before": Span(10.0, 11.0), "during": Span(11.0, 13.0), "copying": Span(11.5, 12.5), "after": Span(13.0, 14.0)}
@@ -13,10 +13,10 @@ def history() -> History:
     history = History.empty()
     for step in range(40):  # every 100 ms from 10 to 14; nothing is served from 11.7 to 12.2
         at = 10.05 + step / 10
-        history.note(at, 1.0 if not 11.7 < at < 12.2 else (12.2 - at) * 1000, Fate.SERVED)
-    history.note(10.06, 3.0, Fate.REFUSED)
-    history.note(11.06, LIMIT_MS, Fate.NOT_SENT)
-    history.note(13.06, 6_000.0, Fate.UNANSWERED)
+        history.note(at, 1.0 if not 11.7 < at < 12.2 else (12.2 - at) * 1000, Answer(Fate.SERVED))
+    history.note(10.06, 3.0, Answer(Fate.REFUSED))
+    history.note(11.06, LIMIT_MS, Answer(Fate.NOT_SENT))
+    history.note(13.06, 6_000.0, Answer(Fate.UNANSWERED))
     return history
 
 
@@ -57,3 +57,23 @@ def test_a_phase_of_no_length_has_no_rate_and_an_empty_history_no_latency():
     assert "relocating" not in found.served_per_s
     assert found.latency_ms["during"].p50 is None
     assert found.pause_ms["during"] == 2_000.0
+
+
+def test_without_a_rate_there_is_no_pause():
+    assert seen(History.empty(), SPANS, 11.0, 0.0, {}).pause_ms == {}
+
+
+def test_the_first_answer_of_the_target_and_the_last_of_the_source_count_from_the_command():
+    history = History.empty()
+    for due_s, place in ((11.0, 1), (11.5, 2), (12.0, 1), (12.5, 2), (13.5, 1)):
+        history.note(due_s, 100.0, Answer(Fate.SERVED, 1, place))
+    found = seen(history, SPANS, 11.0, 10.0, {})
+    assert found.target_first_s == 0.6
+    assert found.source_last_s == 1.1  # what was due after the move is no part of it
+
+
+def test_requests_answered_after_ten_milliseconds_are_late():
+    history = History.empty()
+    for ms in (1.0, 10.0, 10.1, 500.0):
+        history.note(11.2, ms, Answer(Fate.SERVED))
+    assert seen(history, SPANS, 11.0, 10.0, {}).late["during"] == 2

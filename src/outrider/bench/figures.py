@@ -6,6 +6,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from outrider.bench.arrivals import Arrived
+from outrider.bench.bound import Bound
+from outrider.bench.holds import Holds
+from outrider.bench.options import Link
+from outrider.bench.oracle import Judged
 from outrider.bench.profile import Hot
 from outrider.bench.timeline import Seen
 from outrider.demo.machine import Machine
@@ -14,12 +19,51 @@ from outrider.demo.usage import Used
 SETTLED = "SETTLED"
 
 
+class Sample(msgspec.Struct, frozen=True, rename="camel"):
+    """How far a migration was, as the source's LMSF told it; its keeper's numbers are a second old at most."""
+
+    at_s: float
+    """From the command."""
+    phase: str
+    copied_ues: int
+    moved_ues: int
+    lag_entries: int
+    """Changes that the target does not have yet."""
+
+
+class Trip(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The way back: of a visit, or of a move that was aborted."""
+
+    asked_s: float
+    """Until the request for it was answered."""
+    whole_s: float | None
+    """Until every UE was home; None if that was not within the limit."""
+    ues: int
+    """Contexts that were away when it began."""
+    bytes: int
+    """On the wire, both ways, from the request until the end."""
+    stream_bytes: int
+    """On the wire before, while contexts were changed at the target: what the shadow at home was sent already."""
+
+
+class Proof(msgspec.Struct, frozen=True, rename="camel"):
+    """How long it takes to prove that two stores are equal, at the target's store when the run is over."""
+
+    compare_s: float
+    """To read the digests of all partitions, as a mark compares them."""
+    recompute_s: float
+    """To compute every digest anew from the records."""
+
+
 class Size(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One run of ours. Times in seconds from the command; None if the move did not come so far within its limit."""
 
+    workload: str = "uniform"
     contexts: int
     round: int
-    rtt_ms: float
+    link: Link
+    without: str | None = None
+    """The mechanism that was taken out."""
     state_bytes: int
     seed_s: float
     capacity_per_s: float | None
@@ -40,6 +84,15 @@ class Size(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     used: dict[str, Used]
     hot: dict[str, list[Hot]] = {}
     """Where the keepers spent their time, if a profile was asked for."""
+    holds: Holds | None = None
+    """The longest wait of each UE during the move; None without a load."""
+    judged: Judged | None = None
+    arrived: Arrived | None = None
+    back: Trip | None = None
+    recovery_s: float | None = None
+    """From the death of the source's keeper until a write that was due after it was served."""
+    proof: Proof | None = None
+    lag: list[Sample] = []
 
     @property
     def moving_s(self) -> float | None:
@@ -55,6 +108,16 @@ class Size(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     def cpu_s(self) -> float:
         """CPU seconds of all processes of the two networks."""
         return sum(use.cpu_s for name, use in self.used.items() if name not in ("load", "relay"))
+
+    @property
+    def peak_share(self) -> float:
+        """Peak memory of all processes of the two networks, for each byte of state."""
+        return _peak_mb(self.used) * 1e6 / self.state_bytes
+
+    @property
+    def back_share(self) -> float | None:
+        """Bytes of the way back, with what the shadow was sent before it, for each byte of the way out."""
+        return None if self.back is None else (self.back.bytes + self.back.stream_bytes) / self.wire_bytes
 
 
 class Peer(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -75,6 +138,7 @@ class Peer(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     seen: Seen
     sample: dict[str, int]
     used: dict[str, Used]
+    holds: Holds | None = None
 
     @property
     def wire_share(self) -> float:
@@ -85,6 +149,15 @@ class Peer(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     def cpu_s(self) -> float:
         """CPU seconds of the two servers."""
         return sum(use.cpu_s for name, use in self.used.items() if name != "load")
+
+    @property
+    def peak_share(self) -> float:
+        """Peak memory of the two servers, for each byte of state."""
+        return _peak_mb(self.used) * 1e6 / self.state_bytes
+
+
+def _peak_mb(used: dict[str, Used]) -> float:
+    return sum(use.peak_rss_mb for name, use in used.items() if name not in ("load", "relay"))
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -110,6 +183,9 @@ class Measured(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     contexts: int
     runs: list[Size]
     peers: list[Peer]
+    """Those that the bars are judged with."""
+    dumps: list[Peer] = []
+    """Those that are only shown beside."""
     broken: list[str] = []
     """Runs that could not be made to their end, and why."""
     summary: dict[str, Any] = {}
@@ -131,9 +207,12 @@ class Bar(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Result(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """All sizes, on one machine."""
+    """All sizes of one workload, on one machine."""
 
     command: str
+    workload: str = "uniform"
+    link: Link = Link()
+    without: str | None = None
     machine: Machine
     load_average: float
     """Of the machine over the minute before the run: above 0 something else ran too."""
@@ -142,3 +221,4 @@ class Result(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """The peer and its version, or why there is none."""
     sizes: list[Measured]
     bars: list[Bar]
+    bound: Bound | None = None

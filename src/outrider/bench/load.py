@@ -1,10 +1,11 @@
-"""A consumer that writes at a fixed rate, to UEs drawn uniformly from all, in a process of its own.
+"""A consumer that writes at a fixed rate, to UEs drawn from all, in a process of its own.
 
 Open loop and bounded (`openloop`). A request is sent once and never again. The consumer knows its network only: it
 discovers the service there, with real tokens, and follows a redirect.
 
 Started with a JSON config file, it takes orders on stdin: `probe` (how many writes a second are served, closed loop),
-`load`, `stop`, `read` (a sample, at either network), `end`.
+`load`, `arrive` (a group comes to the second network, `arrivals`), `change` (some UEs there), `stop`, `read` (a sample,
+at either network), `end`.
 """
 
 import argparse
@@ -14,14 +15,17 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import uvloop
 
-from outrider.bench.openloop import LIMIT_MS, Fate, OpenLoop
-from outrider.bench.seed import ROOT, SESSION, supi
+from outrider.bench.arrivals import Group, arrive
+from outrider.bench.draw import drawer, scattered
+from outrider.bench.openloop import LIMIT_MS, Answer, Fate, OpenLoop
+from outrider.bench.shapes import SHAPES, supi
 from outrider.core.refusal import Refused
 from outrider.demo.access import Access, NetworkAt, NoProducer
 from outrider.demo.orders import orders, say
@@ -37,17 +41,33 @@ PROBE_AT_A_TIME = 128
 """Writers of the closed loop: enough that a commit is shared by many, and more make it no faster."""
 
 PROGRESS_S = 1.0
+CHANGE_AT_A_TIME = 64
+
+LOAD, ARRIVALS = "load.bin", "arrivals.bin"
+"""Files with the history of the writer, and of the group that has arrived."""
 
 
 class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What the process is told. `networks[0]` is where it writes."""
+    """What the process is told. `networks[0]` is where it writes. Histories are files in the directory."""
 
     networks: list[NetworkAt]
     contexts: int
     writes_per_s: float
     nf_instance_id: str
-    history: str
+    directory: str
+    shape: str = "session"
+    skew: float = 0.0
     seed: int = 1
+
+
+class Said(msgspec.Struct, frozen=True, rename="camel"):
+    """The answer to a transaction."""
+
+    count: int
+    served_by: dict[str, str]
+
+
+_said = msgspec.json.Decoder(Said)
 
 
 class Load:
@@ -64,10 +84,12 @@ class Load:
         self.unknown: set[int] = set()
         """UEs with a request whose fate the consumer does not know."""
         self.outcomes: Counter[str] = Counter()
+        self.shape = SHAPES[config.shape]
+        self._networks = [n.id for n in config.networks]
         self._root = ""
         self._headers: list[tuple[str, str]] = []
-        self._chance = random.Random(config.seed)
-        self._loop = OpenLoop(config.writes_per_s, self._write)
+        self._draw = drawer(config.contexts, config.skew, random.Random(config.seed))
+        self._loop = OpenLoop(config.writes_per_s, self._write, self._draw)
 
     async def enter(self) -> None:
         """Register as a consumer in each network."""
@@ -83,9 +105,10 @@ class Load:
 
     async def aim(self) -> None:
         """Discover the service, and hold a token for it."""
-        root = await self.access[0].find(SESSION)
-        bearer = await self.tokens[0].bearer(scope=SESSION.name, target_nf_type=SESSION.nf_type)
-        self._root = root + ROOT
+        session = self.shape.session
+        root = await self.access[0].find(session)
+        bearer = await self.tokens[0].bearer(scope=session.name, target_nf_type=session.nf_type)
+        self._root = root + self.shape.root
         self._headers = [
             ("authorization", bearer),
             headers.with_max_rsp_time(LIMIT_MS),
@@ -95,7 +118,9 @@ class Load:
     async def probe(self, seconds: float) -> float:
         """Writes served a second if each of a few writers sends its next when the last is answered."""
         await self.aim()
-        while await self._write(0) is not Fate.SERVED:  # the service's worker starts with its first request
+        while (
+            await self._write(0, self._draw())
+        ).fate is not Fate.SERVED:  # the service's worker starts with its first request
             await asyncio.sleep(0.1)
         start_s = time.monotonic()
         until_s, served = start_s + seconds, 0
@@ -103,8 +128,7 @@ class Load:
         async def one() -> None:
             nonlocal served
             while time.monotonic() < until_s:
-                fate = await self._write(0)
-                served += fate is Fate.SERVED
+                served += (await self._write(0, self._draw())).fate is Fate.SERVED
 
         await asyncio.gather(*(one() for _ in range(PROBE_AT_A_TIME)))
         self.outcomes.clear()
@@ -118,17 +142,47 @@ class Load:
     async def stop(self) -> None:
         """Begin nothing new, and wait for what is on its way."""
         await self._loop.stop()
-        self._loop.history.write(Path(self.config.history))
+        self._loop.history.write(Path(self.config.directory) / LOAD)
 
-    async def _write(self, number: int) -> Fate:
-        ue = self._chance.randrange(self.config.contexts) + 1
+    async def arrive(self, share: float, seconds: float, requests: int) -> None:
+        """Let a share of the UEs come to the second network, and write what became of their requests."""
+        scatter, ues = scattered(self.config.contexts), max(1, round(self.config.contexts * share))
+        group = Group([scatter(n) for n in range(ues)], seconds, requests)
+        history = await arrive(group, self._write_there)
+        history.write(Path(self.config.directory) / ARRIVALS)
+
+    async def change(self, share: float) -> int:
+        """One request for each UE of a share, at the second network; how many were served."""
+        scatter, ues = scattered(self.config.contexts), max(1, round(self.config.contexts * share))
+        places = asyncio.Semaphore(CHANGE_AT_A_TIME)
+
+        async def one(ue: int) -> bool:
+            async with places:
+                return (await self._write_there(ue, 0)).fate is Fate.SERVED
+
+        return sum(await asyncio.gather(*(one(scatter(n)) for n in range(ues))))
+
+    async def _write(self, number: int, ue: int) -> Answer:
+        return await self._judged(ue, self._post(f"/{supi(ue)}/transactions", b'{"seq":%d}' % number))
+
+    async def _write_there(self, ue: int, number: int) -> Answer:
+        """At the second network; in the way of one who is served home routed while nobody serves him there."""
+        path = f"{self.shape.root}/{supi(ue)}/transactions"
         try:
-            response = await self._post(f"/{supi(ue)}/transactions", b'{"seq":%d}' % number)
+            return await self._judged(ue, self.access[1].send(self.shape.session, "POST", path, json={"seq": number}))
+        except (NoProducer, Refused):
+            self.outcomes["home routed"] += 1
+            return await self._write(number, ue)
+
+    async def _judged(self, ue: int, sent: Coroutine[Any, Any, Response]) -> Answer:
+        """What became of a request, noted."""
+        try:
+            response = await sent
         except Unreachable as error:
             self.outcomes["no connection" if error.not_sent else "no answer"] += 1
             if not error.not_sent:
                 self.unknown.add(ue)
-            return Fate.UNANSWERED
+            return Answer(Fate.UNANSWERED)
         except asyncio.CancelledError:
             self.outcomes["given up"] += 1
             self.unknown.add(ue)
@@ -136,11 +190,12 @@ class Load:
         if response.status == 200:
             self.acknowledged[ue] += 1
             self.outcomes["ok"] += 1
-            return Fate.SERVED
+            said = _said.decode(response.body)
+            return Answer(Fate.SERVED, said.count, 1 + self._networks.index(_network(said.served_by)))
         self.outcomes[f"{response.status} {_cause(response)}"] += 1
         if response.status in (500, 502, 504):
             self.unknown.add(ue)
-        return Fate.REFUSED
+        return Answer(Fate.REFUSED)
 
     async def _post(self, path: str, body: bytes) -> Response:
         limit_s = LIMIT_MS / 1000 + 1
@@ -162,7 +217,7 @@ class Load:
         async def one(ue: int) -> None:
             async with places:
                 try:
-                    response = await access.send(SESSION, "GET", f"{ROOT}/{supi(ue)}")
+                    response = await access.send(self.shape.session, "GET", f"{self.shape.root}/{supi(ue)}")
                 except (Unreachable, NoProducer, Refused):
                     found["unread"] += 1
                     return
@@ -173,9 +228,8 @@ class Load:
             found["read"] += 1
             found["lost"] += said["count"] < self.acknowledged[ue]
             found["doubled"] += said["count"] > self.acknowledged[ue] and ue not in self.unknown
-            served = said["servedBy"]
-            by = "-".join(served[part] for part in ("mcc", "mnc", "nid") if part in served)
-            found["served"] += by == access.network.id
+            found["torn"] += len(set(said.get("counts", [0]))) > 1
+            found["served"] += _network(said["servedBy"]) == access.network.id
 
         await asyncio.gather(*(one(ue) for ue in chosen))
         return dict(found)
@@ -183,6 +237,10 @@ class Load:
     def progress(self) -> dict[str, Any]:
         """Where the load stands."""
         return {"outcomes": dict(self.outcomes), "open": self._loop.open}
+
+
+def _network(served_by: dict[str, str]) -> str:
+    return "-".join(served_by[part] for part in ("mcc", "mnc", "nid") if part in served_by)
 
 
 def _cause(response: Response) -> str:
@@ -203,6 +261,11 @@ async def _obey(load: Load) -> None:
             case "load":
                 await load.start()
                 say({"done": "load", "atS": time.monotonic()})
+            case "arrive":
+                await load.arrive(order["share"], order["seconds"], order["requests"])
+                say({"done": "arrive"})
+            case "change":
+                say({"done": "change", "served": await load.change(order["share"])})
             case "stop":
                 await load.stop()
                 say({"done": "stop", "progress": load.progress()})

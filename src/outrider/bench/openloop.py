@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,28 +39,41 @@ class Fate(IntEnum):
     """All places were taken when it was due."""
 
 
+class Answer(NamedTuple):
+    """What became of a request, and what its answer said."""
+
+    fate: Fate
+    applied: int = 0
+    """The UE's requests that were applied, this one included; 0 where that is not said."""
+    place: int = 0
+    """Who served it: 1 the source, 2 the target; 0 where that is not said."""
+
+
 class History(msgspec.Struct, frozen=True):
     """Of each request that was due: when, how long it took, and what became of it; in the order of their ends."""
 
     due_s: "array[float]"
     latency_ms: "array[float]"
     fate: "array[int]"
+    ue: "array[int]"
+    count: "array[int]"
+    place: "array[int]"
 
     @classmethod
     def empty(cls) -> "History":
         """Of no request yet."""
-        return cls(array("d"), array("d"), array("b"))
+        return cls(array("d"), array("d"), array("b"), array("I"), array("I"), array("b"))
 
-    def note(self, due_s: float, latency_ms: float, fate: Fate) -> None:
+    def note(self, due_s: float, latency_ms: float, answer: Answer, ue: int = 0) -> None:
         """One request has ended."""
-        self.due_s.append(due_s)
-        self.latency_ms.append(latency_ms)
-        self.fate.append(fate)
+        row = (due_s, latency_ms, answer.fate, ue, answer.applied, answer.place)
+        for column, value in zip(self._columns, row, strict=True):
+            column.append(value)
 
     def write(self, path: Path) -> None:
         """To a file that `read` reads."""
         with path.open("wb") as file:
-            for column in (self.due_s, self.latency_ms, self.fate):
+            for column in self._columns:
                 file.write(len(column).to_bytes(8, "little"))
                 column.tofile(file)
 
@@ -68,18 +82,29 @@ class History(msgspec.Struct, frozen=True):
         """From the file that `write` wrote."""
         history = cls.empty()
         with path.open("rb") as file:
-            for column in (history.due_s, history.latency_ms, history.fate):
+            for column in history._columns:
                 column.fromfile(file, int.from_bytes(file.read(8), "little"))
         return history
 
+    @property
+    def _columns(self) -> "tuple[array[Any], ...]":
+        return self.due_s, self.latency_ms, self.fate, self.ue, self.count, self.place
+
 
 class OpenLoop:
-    """Calls `send` with the number of each request when it is due, until it is stopped."""
+    """Calls `send` with the number of each request and a UE, drawn for it, when it is due, until it is stopped."""
 
-    def __init__(self, rate_per_s: float, send: Callable[[int], Awaitable[Fate]], places: int | None = None) -> None:
+    def __init__(
+        self,
+        rate_per_s: float,
+        send: Callable[[int, int], Awaitable[Answer]],
+        draw: Callable[[], int],
+        places: int | None = None,
+    ) -> None:
         self.history = History.empty()
         self._rate_per_s = rate_per_s
         self._send = send
+        self._draw = draw
         self._places = max(IN_FLIGHT_MIN, int(rate_per_s * IN_FLIGHT_S)) if places is None else places
         self._open: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -91,8 +116,9 @@ class OpenLoop:
         return len(self._open)
 
     def start(self) -> None:
-        """Begin now."""
-        self._running = asyncio.create_task(self._run())
+        """Begin now; at a rate of 0 nothing is ever due."""
+        if self._rate_per_s > 0:
+            self._running = asyncio.create_task(self._run())
 
     async def stop(self, limit_s: float = STOP_LIMIT_S) -> None:
         """Begin nothing new, wait for what is open, and give up after the limit what has no answer by then."""
@@ -117,13 +143,13 @@ class OpenLoop:
                     self._open.add(task)
                     task.add_done_callback(self._open.discard)
                 else:
-                    self.history.note(due_s, LIMIT_MS, Fate.NOT_SENT)
+                    self.history.note(due_s, LIMIT_MS, Answer(Fate.NOT_SENT))
                 number += 1
             await asyncio.sleep(_TICK_S)
 
     async def _one(self, number: int, due_s: float) -> None:
-        fate = Fate.UNANSWERED
+        ue, answer = self._draw(), Answer(Fate.UNANSWERED)
         try:
-            fate = await self._send(number)
+            answer = await self._send(number, ue)
         finally:
-            self.history.note(due_s, (time.monotonic() - due_s) * 1000, fate)
+            self.history.note(due_s, (time.monotonic() - due_s) * 1000, answer, ue)

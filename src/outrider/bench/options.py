@@ -1,15 +1,36 @@
 """What the user of a measurement may change, and the limits that follow from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
+
+from outrider.bench.workloads import WORKLOADS, Workload
+
+
+class Link(msgspec.Struct, frozen=True, rename="camel"):
+    """Between the networks."""
+
+    rtt_ms: float = 0.0
+    mbit: float | None = None
+    """Rate of each direction, all connections together; None is as fast as the machine is."""
+    reset_every_s: float | None = None
+    """How often all connections are broken while contexts move."""
+
+    def __str__(self) -> str:
+        said = [f"RTT {self.rtt_ms:g} ms", "no rate limit" if self.mbit is None else f"{self.mbit:g} Mbit/s"]
+        return ", ".join(said + ([f"reset every {self.reset_every_s:g} s"] if self.reset_every_s else []))
 
 
 @dataclass(frozen=True)
 class Options:
     """Of every run."""
 
+    workload: str = "uniform"
     writes_per_s: float = 1_000
-    rtt_ms: float = 0.0
+    link: Link = field(default_factory=Link)
+    without: str | None = None
+    """A mechanism that is taken out (`ablation`)."""
     warm_s: float = 3.0
     """Load before what is counted as `before` begins."""
     before_s: float = 8.0
@@ -21,6 +42,16 @@ class Options:
     """UEs that are read at the target afterwards."""
     keep: Path | None = None
     profile: Path | None = None
+
+    @property
+    def work(self) -> Workload:
+        """The workload."""
+        return WORKLOADS[self.workload]
+
+    @property
+    def rate_per_s(self) -> float:
+        """Writes that are scheduled."""
+        return self.writes_per_s if self.work.writes else 0.0
 
     def limit_s(self, contexts: int) -> float:
         """How long a move may take before the run ends without it."""

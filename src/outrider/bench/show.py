@@ -9,6 +9,7 @@ from rich.table import Table
 
 from outrider.bench.bars import ratios
 from outrider.bench.figures import SETTLED, Measured, Peer, Result, Size, Spread
+from outrider.demo.quantiles import Quantiles
 
 Values = Sequence[float | None]
 
@@ -23,32 +24,40 @@ class Row(NamedTuple):
 
 
 def summary(measured: Measured) -> dict[str, dict[str, list[Spread | None]]]:
-    """Median and spread of every row."""
+    """Median and spread of every row, by who was measured."""
     found = {"ours": {row.name: _spreads([row.ours(run) for run in measured.runs]) for row in ROWS}}
-    if measured.peers:
-        name = measured.peers[0].name
+    for peers in filter(None, (measured.peers, measured.dumps)):
         rows = [(row.name, row.peer) for row in ROWS if row.peer is not None]
-        found[name] = {row: _spreads([figure(run) for run in measured.peers]) for row, figure in rows}
-        found["ours"][_RATIO] = [Spread.over(ratios(measured))]
+        found[peers[0].name] = {row: _spreads([figure(run) for run in peers]) for row, figure in rows}
+    if measured.peers:
+        found["ours"][RATIO] = [Spread.over(ratios(measured))]
     return found
+
+
+def table_of(sizes: list[Measured]) -> tuple[list[str], list[list[str]]]:
+    """Titles of the columns, and the rows: a figure, and what each side of each size has for it."""
+    found = [(size, side, figures) for size in sizes for side, figures in summary(size).items()]
+    titles = [
+        f"{size.contexts:,} contexts" if side == "ours" else f"{side}, {size.contexts:,}" for size, side, _ in found
+    ]
+    rows = []
+    for name, form in (*((row.name, row.form) for row in ROWS), (RATIO, ".2f")):
+        cells = [cell(figures.get(name), form) for *_, figures in found]
+        if any(cell != "–" for cell in cells):
+            rows.append([name, *cells])
+    return titles, rows
 
 
 def show(result: Result, console: Console) -> None:
     """Print the figures."""
-    table = Table(title="outrider bench relocation", title_justify="left")
+    title = ", ".join(filter(None, (result.workload, str(result.link), result.without and f"without {result.without}")))
+    table = Table(title=f"outrider bench relocation: {title}", title_justify="left")
+    titles, rows = table_of(result.sizes)
     table.add_column("")
-    for size in result.sizes:
-        table.add_column(f"{size.contexts:,} contexts", justify="right")
-        if size.peers:
-            table.add_column(f"{size.peers[0].name}, {size.contexts:,}", justify="right")
-    found = [(size, summary(size)) for size in result.sizes]
-    for name, form in (*((row.name, row.form) for row in ROWS), (_RATIO, ".2f")):
-        cells = []
-        for size, figures in found:
-            sides = ["ours"] + ([size.peers[0].name] if size.peers else [])
-            cells += [_cell(figures[side].get(name), form) for side in sides]
-        if any(cell != "–" for cell in cells):
-            table.add_row(name, *cells)
+    for column in titles:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     judged = Table(title="bars", title_justify="left")
     for column in ("", "bar", "measured", ""):
@@ -89,7 +98,8 @@ def _spreads(runs: list[Values]) -> list[Spread | None]:
     return [Spread.over(values) for values in zip(*runs, strict=True)]
 
 
-def _cell(spreads: list[Spread | None] | None, form: str) -> str:
+def cell(spreads: list[Spread | None] | None, form: str) -> str:
+    """Medians with their spread; a dash if nothing of it was measured."""
     if not spreads or all(spread is None for spread in spreads):
         return "–"
     return " / ".join("–" if s is None else _figure(s, form) for s in spreads)
@@ -102,13 +112,13 @@ def _figure(spread: Spread, form: str) -> str:
     return f"{spread.median:{form}}" + (f" [{least}–{most}]" if least != most else "")
 
 
-_RATIO = "total ÷ the peer's, by round"
+RATIO = "total ÷ the peer's, by round"
 
 
 def _latency(phase: str) -> Row:
     def figures(run: Size | Peer) -> Values:
         q = run.seen.latency_ms.get(phase)
-        return [None] * 3 if q is None else [q.p50, q.p99, q.max]
+        return [None] * 3 if q is None else _three(q)
 
     return Row(f"latency {phase}: p50 / p99 / max, ms", figures, figures, ".1f")
 
@@ -146,6 +156,51 @@ def _sample(run: Size | Peer) -> Values:
     return [run.sample.get(name) for name in ("read", "lost", "doubled")]
 
 
+def _holds(run: Size | Peer) -> Values:
+    return [None] * 4 if run.holds is None else [run.holds.p50, run.holds.p99, run.holds.p999, run.holds.max]
+
+
+def _changed(run: Size | Peer) -> Values:
+    return [run.seen.target_first_s, run.seen.source_last_s]
+
+
+def _judged(run: Size) -> Values:
+    return [None] * 3 if run.judged is None else [run.judged.answers, run.judged.reordered, run.judged.two_owners]
+
+
+def _arrived(run: Size) -> Values:
+    group = run.arrived
+    return [None] * 3 if group is None else [group.ues, group.first_by_target, group.last_by_target]
+
+
+def _first(run: Size) -> Values:
+    return [None] * 3 if run.arrived is None else _three(run.arrived.first_ms)
+
+
+def _later(run: Size) -> Values:
+    return [None] * 3 if run.arrived is None else _three(run.arrived.later_ms)
+
+
+def _three(q: Quantiles) -> Values:
+    return [q.p50, q.p99, q.max]
+
+
+def _back(run: Size) -> Values:
+    return [None] * 2 if run.back is None else [run.back.asked_s, run.back.whole_s]
+
+
+def _back_bytes(run: Size) -> Values:
+    return [None] * 2 if run.back is None else [run.back.bytes, run.back.stream_bytes]
+
+
+def _proof(run: Size) -> Values:
+    return [None] * 2 if run.proof is None else [run.proof.compare_s, run.proof.recompute_s]
+
+
+def _cpu_per_million(run: Size | Peer) -> Values:
+    return [run.cpu_s / run.contexts * 1e6]
+
+
 ROWS = [
     Row("writes/s that the service can serve (closed loop)", lambda s: [s.capacity_per_s], None),
     Row("writes/s scheduled / served before / during / after", _served, _served),
@@ -160,12 +215,26 @@ ROWS = [
     _wait("held"),
     _wait("arrival"),
     Row("requests held", lambda s: [s.waits["held"]["count"]], None),
+    Row("longest wait of a UE: p50 / p99 / p99.9 / max, ms", _holds, _holds, ".1f"),
     *(_latency(phase) for phase in ("before", "copying", "relocating", "during", "after")),
     _by_phase("requests refused", lambda run: run.seen.refused),
     _by_phase("requests unanswered", lambda run: run.seen.unanswered),
     _by_phase("requests not sent", lambda run: run.seen.not_sent),
+    _by_phase("requests answered after 10 ms", lambda run: run.seen.late),
+    Row("first answer of the target / last of the source, s", _changed, _changed, ".2f"),
     Row("UEs read afterwards / lost / doubled", _sample, _sample),
+    Row("answers judged / reordered / of two owners", _judged, None),
+    Row("UEs that arrived / first served by the target / at last", _arrived, None),
+    Row("first request after arrival: p50 / p99 / max, ms", _first, None, ".1f"),
+    Row("later requests: p50 / p99 / max, ms", _later, None, ".1f"),
+    Row("way back: asked / all home, s", _back, None, ".2f"),
+    Row("way back: bytes ÷ way out, with the shadow's stream", lambda s: [s.back_share], None, ".3f"),
+    Row("way back: bytes / bytes of the shadow's stream before it", _back_bytes, None),
+    Row("served again after the crash, s", lambda s: [s.recovery_s], None, ".2f"),
+    Row("proof: to compare / recompute all digests, s", _proof, None, ".3f"),
     Row("CPU s of both ends during", lambda s: [s.cpu_s], lambda p: [p.cpu_s], ",.1f"),
+    Row("CPU s for 1 M contexts", _cpu_per_million, _cpu_per_million, ",.0f"),
+    Row("peak memory of both ends ÷ state", lambda s: [s.peak_share], lambda p: [p.peak_share], ".2f"),
     *(
         _process(name)
         for name in (

@@ -12,6 +12,7 @@ from outrider.bench.openloop import Fate, History
 from outrider.demo.quantiles import Quantiles, quantiles
 
 STEP_S = 0.1
+LATE_MS = 10.0
 
 
 class Span(NamedTuple):
@@ -51,6 +52,11 @@ class Seen(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     not_sent: dict[str, int]
     pause_ms: dict[str, float]
     """The longest time in which no request was served; at a steady rate and without a pause, a few of its intervals."""
+    late: dict[str, int]
+    """Requests that were answered after more than 10 ms."""
+    target_first_s: float | None
+    source_last_s: float | None
+    """From the command until the target answered for the first time, and the source for the last; None if not said."""
     outcomes: dict[str, int]
     series: Series
 
@@ -68,6 +74,7 @@ def seen(
         return {name: sum(1 for row in part if row[2] == fate) for name, part in within.items()}
 
     served = count(Fate.SERVED)
+    first_s, last_s = _changed(history, spans["during"])
     return Seen(
         writes_per_s=writes_per_s,
         served_per_s={name: round(served[name] / (s.to_s - s.from_s), 1) for name, s in spans.items() if _long(s)},
@@ -77,10 +84,22 @@ def seen(
         refused=count(Fate.REFUSED),
         unanswered=count(Fate.UNANSWERED),
         not_sent=count(Fate.NOT_SENT),
-        pause_ms={name: _pause_ms(ends, s) for name, s in spans.items() if _long(s)},
+        pause_ms={name: _pause_ms(ends, s) for name, s in spans.items() if _long(s)} if writes_per_s else {},
+        late={name: sum(r[2] == Fate.SERVED and r[1] > LATE_MS for r in part) for name, part in within.items()},
+        target_first_s=None if first_s is None else round(first_s - command_s, 3),
+        source_last_s=None if last_s is None else round(last_s - command_s, 3),
         outcomes=outcomes,
         series=_series(rows, spans, command_s),
     )
+
+
+def _changed(history: History, during: Span) -> tuple[float | None, float | None]:
+    """When the target answered for the first time, and the source for the last."""
+    ends: dict[int, list[float]] = {1: [], 2: []}
+    for due_s, latency_ms, place in zip(history.due_s, history.latency_ms, history.place, strict=True):
+        if place and during.from_s <= due_s < during.to_s:
+            ends[place].append(due_s + latency_ms / 1000)
+    return min(ends[2], default=None), max(ends[1], default=None)
 
 
 def _long(span: Span) -> bool:

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from outrider.bench.figures import SETTLED, Peer
+from outrider.bench.holds import holds
 from outrider.bench.openloop import STOP_LIMIT_S, History
 from outrider.bench.options import Options
-from outrider.bench.seed import supi
+from outrider.bench.shapes import supi
 from outrider.bench.steps import step
 from outrider.bench.timeline import Span, seen
 from outrider.demo import usage
@@ -189,9 +190,10 @@ async def _run(
         total_s=round(moved_s - command_s, 3) if moved_s else None,
         states_s=states,
         wire_bytes=wire_bytes,
-        seen=seen(history, spans, command_s, options.writes_per_s, progress["outcomes"]),
+        seen=seen(history, spans, command_s, options.rate_per_s, progress["outcomes"]),
         sample=found,
         used=usage.spent(used_before, used_after),
+        holds=holds(history, spans["during"]),
     )
 
 
@@ -218,8 +220,10 @@ async def _load(options: Options, contexts: int, directory: Path, servers: list[
     config = Config(
         ports=(servers[0].port, servers[1].port),
         contexts=contexts,
-        writes_per_s=options.writes_per_s,
+        writes_per_s=options.rate_per_s,
         history=str(directory / "load.bin"),
+        shape=options.work.shape,
+        skew=options.work.skew,
     )
     file = directory / "load.json"
     file.write_bytes(msgspec.json.encode(config))

@@ -21,9 +21,10 @@ from typing import Any
 import msgspec
 import uvloop
 
-from outrider.bench.openloop import LIMIT_MS, Fate, OpenLoop
+from outrider.bench.draw import drawer
+from outrider.bench.openloop import LIMIT_MS, Answer, Fate, OpenLoop
 from outrider.bench.resp import ReplyError, Resp
-from outrider.bench.seed import body, supi
+from outrider.bench.shapes import SHAPES, supi
 from outrider.demo.orders import orders, say
 
 HOST = "127.0.0.1"
@@ -40,6 +41,8 @@ class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     contexts: int
     writes_per_s: float
     history: str
+    shape: str = "session"
+    skew: float = 0.0
     seed: int = 1
 
 
@@ -55,14 +58,15 @@ class ValkeyLoad:
         """By server, the sequence number of the last write of each UE that it acknowledged."""
         self._unknown: set[int] = set()
         self._last_by_source_s: float | None = None
-        self._chance = random.Random(config.seed)
-        self._loop = OpenLoop(config.writes_per_s, self._write)
+        self._shape = SHAPES[config.shape]
+        draw = drawer(config.contexts, config.skew, random.Random(config.seed))
+        self._loop = OpenLoop(config.writes_per_s, self._write, draw)
 
     async def fill(self) -> int:
         """Put every context into the source; the bytes of their bodies."""
         numbers, total = iter(range(1, self.config.contexts + 1)), 0
         while chunk := list(islice(numbers, FILL_AT_ONCE)):
-            bodies = [body(ue) for ue in chunk]
+            bodies = [self._shape.value(ue) for ue in chunk]
             total += sum(map(len, bodies))
             pairs = zip(chunk, bodies, strict=True)
             replies = await asyncio.gather(*(self._servers[0].call("SET", supi(ue), b) for ue, b in pairs))
@@ -79,9 +83,8 @@ class ValkeyLoad:
         await self._loop.stop()
         self._loop.history.write(Path(self.config.history))
 
-    async def _write(self, number: int) -> Fate:
-        ue = self._chance.randrange(self.config.contexts) + 1
-        at, key, value = self._at, supi(ue), _written(ue, number + 1)
+    async def _write(self, number: int, ue: int) -> Answer:
+        at, key, value = self._at, supi(ue), _written(self._shape.value(ue), number + 1)
         for _ in range(REDIRECTS + 1):
             try:
                 async with asyncio.timeout(LIMIT_MS / 1000):
@@ -91,21 +94,21 @@ class ValkeyLoad:
                 self.outcomes["no answer"] += 1
                 if isinstance(error, asyncio.CancelledError):
                     raise
-                return Fate.UNANSWERED
+                return Answer(Fate.UNANSWERED)
             if not isinstance(reply, ReplyError):
                 self._acknowledged[at][ue] = number + 1
                 self.outcomes["ok"] += 1
                 if at == 0:
                     self._last_by_source_s = time.monotonic()
-                return Fate.SERVED
+                return Answer(Fate.SERVED, place=at + 1)
             word, *rest = str(reply).split()
             if word != "MOVED":
                 self.outcomes[word] += 1
-                return Fate.REFUSED
+                return Answer(Fate.REFUSED)
             self.outcomes["redirected"] += 1
             at = self._at = self.config.ports.index(int(rest[-1].rpartition(":")[2]))
         self.outcomes["redirected for ever"] += 1
-        return Fate.REFUSED
+        return Answer(Fate.REFUSED)
 
     async def read(self, sample: int) -> dict[str, int]:
         """Read UEs at the target: each must have the write that was acknowledged last."""
@@ -128,9 +131,9 @@ class ValkeyLoad:
         return {"outcomes": dict(self.outcomes), "lastBySourceS": self._last_by_source_s}
 
 
-def _written(ue: int, seq: int) -> bytes:
+def _written(value: bytes, seq: int) -> bytes:
     """The context of a UE after a write."""
-    return body(ue).replace(b'"count":0,', b'"count":1,', 1).replace(b'"lastSeq":0,', b'"lastSeq":%d,' % seq, 1)
+    return value.replace(b'"count":0,', b'"count":1,', 1).replace(b'"lastSeq":0,', b'"lastSeq":%d,' % seq, 1)
 
 
 async def _obey(load: ValkeyLoad) -> None:

@@ -50,7 +50,7 @@ def relocation(
     import msgspec
     from rich.console import Console
 
-    from outrider.bench.options import Options
+    from outrider.bench.options import Link, Options
     from outrider.bench.profile import tool
     from outrider.bench.runs import Wanted, measure
     from outrider.bench.show import show
@@ -71,7 +71,7 @@ def relocation(
     say = partial(console.print, markup=False)
     options = Options(
         writes_per_s=writes,
-        rtt_ms=rtt_ms,
+        link=Link(rtt_ms=rtt_ms),
         before_s=before,
         after_s=after,
         probe_s=probe,

@@ -10,6 +10,9 @@ from typing import Any
 RECORD = "context"
 """Name of the one record."""
 
+LARGE_BYTES = 64 * 1024
+NOISE_BYTES = 1_100
+
 
 def make(seed: int) -> dict[str, Any]:
     """The context that a new session has."""
@@ -53,3 +56,34 @@ def make(seed: int) -> dict[str, Any]:
         ],
         "charging": {"chargingId": own[123:127].hex(), "ratingGroup": 100, "invocation": own[127:144].hex()},
     }
+
+
+def make_large(seed: int) -> dict[str, Any]:
+    """A context of some 64 KB: with the measurements that a session has gathered, as much their own as the rest is."""
+    count = LARGE_BYTES // 220
+    own = hashlib.shake_256(b"large %d" % seed).digest(24 * count)
+    return make(seed) | {
+        "measurements": [
+            {
+                "cell": {
+                    "plmn": "99970",
+                    "tac": "000001",
+                    "nrCellId": part[:5].hex(),
+                    "technology": "NR",
+                    "band": "n78",
+                },
+                "rsrpDbm": -44 - part[5] % 112,
+                "rsrqDb": -3 - part[6] % 17,
+                "sinrDb": part[7] % 40 - 10,
+                "timingAdvance": part[8],
+                "beam": {"index": part[9] % 64, "gain": part[10]},
+                "flow": part[11:24].hex(),
+            }
+            for part in (own[at : at + 24] for at in range(0, len(own), 24))
+        ]
+    }
+
+
+def noise(seed: int) -> bytes:
+    """What no compression makes smaller: it follows a small context, after a line's end."""
+    return hashlib.shake_256(b"noise %d" % seed).digest(NOISE_BYTES)

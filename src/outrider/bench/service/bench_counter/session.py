@@ -1,4 +1,7 @@
-"""nsmf-benchcounter: open a session, count a transaction, read the count. A plain ASGI app, no framework."""
+"""nsmf-benchcounter: open a session, count a transaction, read the count. A plain ASGI app, no framework.
+
+A record is JSON; what stands after a line's end, if anything, is bytes that are kept as they are.
+"""
 
 import json
 from typing import Any
@@ -39,20 +42,26 @@ def _create(body: Any) -> tuple[int, Any]:
 
 def _count(body: Any) -> tuple[int, Any]:
     unit = sdk.unit()
-    session = unit.get(context.RECORD)
-    if session is None:
+    record = unit.get_bytes(context.RECORD)
+    if record is None:
         return 404, {"status": 404, "cause": "CONTEXT_NOT_FOUND"}
+    text, end, rest = record.partition(b"\n")
+    session = json.loads(text)
     session["count"] += 1
     session["lastSeq"] = body["seq"]
-    unit.put(context.RECORD, session)
+    if end:
+        unit.put_bytes(context.RECORD, json.dumps(session).encode() + end + rest)
+    else:
+        unit.put(context.RECORD, session)
     return 200, {"count": session["count"], "servedBy": unit.network}
 
 
 def _read() -> tuple[int, Any]:
     unit = sdk.unit()
-    session = unit.get(context.RECORD)
-    if session is None:
+    record = unit.get_bytes(context.RECORD)
+    if record is None:
         return 404, {"status": 404, "cause": "CONTEXT_NOT_FOUND"}
+    session = json.loads(record.partition(b"\n")[0])
     return 200, {"count": session["count"], "lastSeq": session["lastSeq"], "servedBy": unit.network}
 
 

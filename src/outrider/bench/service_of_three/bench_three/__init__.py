@@ -1,0 +1,1 @@
+"""The service of three NF services that benchmarks move."""
