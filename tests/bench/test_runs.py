@@ -49,7 +49,7 @@ def test_a_dump_runs_after_ours_and_before_in_turn(order: list[str]):
 
 
 @pytest.mark.parametrize(
-    "options", [Options(workload="storm"), Options(workload="visit"), Options(link=Link(mbit=100))]
+    "options", [Options(workload="storm"), Options(workload="visit"), Options(link=Link(reset_every_s=2.0))]
 )
 def test_a_peer_that_cannot_do_the_same_is_not_measured_and_the_reason_is_told(order: list[str], options: Options):
     said: list[str] = []

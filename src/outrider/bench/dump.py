@@ -22,6 +22,7 @@ import msgspec
 import zstandard
 
 from outrider.bench.figures import SETTLED, Peer
+from outrider.bench.link import HOST, relay_to
 from outrider.bench.openloop import History
 from outrider.bench.options import Options
 from outrider.bench.seed import Seeds, seed_file
@@ -38,7 +39,6 @@ from outrider.store.port import SetRow, SetValue
 from outrider.store.sqlite import SqliteStore
 
 NAME = "dump and restore"
-HOST = "127.0.0.1"
 PIECE_BYTES = 1 << 20
 START_LIMIT_S = 30.0
 
@@ -62,7 +62,7 @@ async def run(
         async with step("the start of the two ends", START_LIMIT_S):
             receiver = await _process("receiver", directory, there)
             processes.append(receiver)
-            relay = await _relay(options, directory, receiver.said["ready"]["port"])
+            relay = await relay_to(receiver.said["ready"]["port"], options.link, directory)
             processes.append(relay)
             sender = await _process("sender", directory, here)
             processes.append(sender)
@@ -113,15 +113,6 @@ def _owning(path: Path) -> None:
 
 async def _process(name: str, directory: Path, file: Path) -> Running:
     return await Running.start(name, directory / f"{name}.log", "outrider.bench.dump", str(file))
-
-
-async def _relay(options: Options, directory: Path, port: int) -> Running:
-    link = options.link
-    rate = [] if link.mbit is None else ["--bytes-per-s", str(int(link.mbit * 1e6 / 8))]
-    return await Running.start(
-        "relay", directory / "relay.log", "outrider.demo.relay",
-        "--listen", f"{HOST}:0", "--connect", f"{HOST}:{port}", "--delay-ms", str(link.rtt_ms / 2), *rate,
-    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- as a process

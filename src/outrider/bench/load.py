@@ -57,6 +57,8 @@ class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     directory: str
     shape: str = "session"
     skew: float = 0.0
+    bare: str = ""
+    """Root of a server that needs neither discovery nor token; none, as a rule."""
     seed: int = 1
 
 
@@ -93,8 +95,9 @@ class Load:
 
     async def enter(self) -> None:
         """Register as a consumer in each network."""
-        for access in self.access:
-            await access.register()
+        if not self.config.bare:
+            for access in self.access:
+                await access.register()
 
     async def refresh(self) -> None:
         """Keep to what discovery says, and hold a valid token."""
@@ -106,21 +109,19 @@ class Load:
     async def aim(self) -> None:
         """Discover the service, and hold a token for it."""
         session = self.shape.session
+        fields = [headers.with_max_rsp_time(LIMIT_MS), ("content-type", "application/json")]
+        if self.config.bare:
+            self._root, self._headers = self.config.bare + self.shape.root, fields
+            return
         root = await self.access[0].find(session)
         bearer = await self.tokens[0].bearer(scope=session.name, target_nf_type=session.nf_type)
-        self._root = root + self.shape.root
-        self._headers = [
-            ("authorization", bearer),
-            headers.with_max_rsp_time(LIMIT_MS),
-            ("content-type", "application/json"),
-        ]
+        self._root, self._headers = root + self.shape.root, [("authorization", bearer), *fields]
 
     async def probe(self, seconds: float) -> float:
         """Writes served a second if each of a few writers sends its next when the last is answered."""
         await self.aim()
-        while (
-            await self._write(0, self._draw())
-        ).fate is not Fate.SERVED:  # the service's worker starts with its first request
+        # The service's worker starts with its first request.
+        while (await self._write(0, self._draw())).fate is not Fate.SERVED:
             await asyncio.sleep(0.1)
         start_s = time.monotonic()
         until_s, served = start_s + seconds, 0
@@ -128,7 +129,8 @@ class Load:
         async def one() -> None:
             nonlocal served
             while time.monotonic() < until_s:
-                served += (await self._write(0, self._draw())).fate is Fate.SERVED
+                answer = await self._write(0, self._draw())  # before the sum is looked at: there are many of us
+                served += answer.fate is Fate.SERVED
 
         await asyncio.gather(*(one() for _ in range(PROBE_AT_A_TIME)))
         self.outcomes.clear()
@@ -208,9 +210,12 @@ class Load:
         return response
 
     async def read(self, network: int, sample: int) -> dict[str, int]:
-        """Read UEs at a network and compare with what was acknowledged: every write of those, and no more."""
+        """Read UEs at a network and compare with what was acknowledged: every write of those, and no more.
+
+        They are among those that were written to; where none was, among all.
+        """
         access, found = self.access[network], Counter[str]()
-        written = sorted(self.acknowledged)
+        written = sorted(self.acknowledged) or range(1, self.config.contexts + 1)
         chosen = random.Random(self.config.seed).sample(written, min(sample, len(written)))
         places = asyncio.Semaphore(64)
 

@@ -64,8 +64,8 @@ def _no_peer(wanted: Wanted, options: Options) -> str | None:
         return "no peer was asked for"
     if not options.work.peers:
         return f"the workload {options.workload} is none that it can do"
-    if options.link.mbit is not None or options.link.reset_every_s is not None:
-        return "the link that it uses is not limited"
+    if options.link.reset_every_s is not None:
+        return "a slot migration does not outlive its connection"
     return valkey.missing()
 
 

@@ -59,28 +59,29 @@ _SESSION = Nf("SMF", "nsmf-benchcounter", "bench")
 
 
 @functools.cache
-def _module(service: Path, name: str) -> Any:
+def module_of(service: Path, name: str) -> Any:
+    """A module of a service, imported from its folder."""
     if str(service) not in sys.path:
         sys.path.insert(0, str(service))
     return importlib.import_module(name)
 
 
 def _session(number: int) -> dict[str, bytes]:
-    return {_SESSION.name: _canonical.encode(_module(_COUNTER, "bench_counter.context").make(number))}
+    return {_SESSION.name: _canonical.encode(module_of(_COUNTER, "bench_counter.context").make(number))}
 
 
 def _large(number: int) -> dict[str, bytes]:
-    return {_SESSION.name: _canonical.encode(_module(_COUNTER, "bench_counter.context").make_large(number))}
+    return {_SESSION.name: _canonical.encode(module_of(_COUNTER, "bench_counter.context").make_large(number))}
 
 
 def _noise(number: int) -> dict[str, bytes]:
-    module = _module(_COUNTER, "bench_counter.context")
+    module = module_of(_COUNTER, "bench_counter.context")
     small = {"count": 0, "lastSeq": 0, "smContextRef": f"{number:032x}"}
     return {_SESSION.name: _canonical.encode(small) + b"\n" + module.noise(number)}
 
 
 def _three(number: int) -> dict[str, bytes]:
-    module = _module(_THREE, "bench_three.context")
+    module = module_of(_THREE, "bench_three.context")
     names = ("namf-benchthree", "nsmf-benchthree", "npcf-benchthree")
     return {nf: _canonical.encode(module.make(nf, number)) for nf in names}
 

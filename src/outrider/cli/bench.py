@@ -1,10 +1,11 @@
 """`outrider bench`: measure, on this machine, what the design promises."""
 
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,7 +18,20 @@ class Peers(StrEnum):
     """Who runs beside, to compare with."""
 
     VALKEY = "valkey"
+    DUMP = "dump"
+    ALL = "all"
     NONE = "none"
+
+
+Contexts = Annotated[str, typer.Option(help="Sizes, in UE contexts of about 1 KB.")]
+Repeat = Annotated[int, typer.Option(help="Runs of each size, for median and spread.", min=1)]
+Before = Annotated[float, typer.Option(help="Seconds of load before, to compare with.", min=0.1)]
+After = Annotated[float, typer.Option(help="Seconds of load after.", min=0)]
+Probe = Annotated[float, typer.Option(help="Seconds of closed loop before: what can be served.", min=0)]
+MoveLimit = Annotated[
+    float | None, typer.Option(help="Seconds that a move may take.", show_default="60, and 1 for each 4000", min=1)
+]
+WhichPeers = Annotated[Peers, typer.Option(help="Who moves the same contexts in the same run.")]
 
 
 @app.callback()
@@ -27,19 +41,30 @@ def bench() -> None:
 
 @app.command()
 def relocation(
-    contexts: Annotated[str, typer.Option(help="Sizes, in UE contexts of about 1 KB.")] = "10000",
+    contexts: Contexts = "10000",
+    workload: Annotated[str, typer.Option(help="Who writes what, and how contexts come to move.")] = "uniform",
     writes: Annotated[float, typer.Option(help="Writes per second, open loop, over all contexts.", min=0.1)] = 1_000,
-    peers: Annotated[Peers, typer.Option(help="Who moves the same contexts in the same run.")] = Peers.VALKEY,
-    repeat: Annotated[int, typer.Option(help="Runs of each size, for median and spread.", min=1)] = 1,
+    peers: WhichPeers = Peers.VALKEY,
+    repeat: Repeat = 1,
     rtt_ms: Annotated[float, typer.Option(help="Round trip between the networks.", min=0)] = 0.0,
-    before: Annotated[float, typer.Option(help="Seconds of load before, to compare with.", min=0.1)] = 8.0,
-    after: Annotated[float, typer.Option(help="Seconds of load after.", min=0)] = 4.0,
-    probe: Annotated[float, typer.Option(help="Seconds of closed loop before: what can be served.", min=0)] = 4.0,
-    move_limit: Annotated[
-        float | None, typer.Option(help="Seconds that a move may take.", show_default="60, and 1 for each 4000", min=1)
+    mbit: Annotated[
+        float | None, typer.Option(help="Rate of the link, each direction.", show_default="no limit", min=0.1)
     ] = None,
+    reset_every: Annotated[
+        float | None,
+        typer.Option(help="Seconds between two resets of all connections.", show_default="never", min=0.1),
+    ] = None,
+    without: Annotated[
+        str | None, typer.Option(help="A mechanism that is taken out: holds, compression, log or shadow.")
+    ] = None,
+    before: Before = 8.0,
+    after: After = 4.0,
+    probe: Probe = 4.0,
+    move_limit: MoveLimit = None,
     profile: Annotated[Path | None, typer.Option(help="Record both keepers with py-spy into this folder.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the figures here as JSON, too.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the figures here as a page, too.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Draw the figures into this folder.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Keep all files of the runs in this folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,28 +75,32 @@ def relocation(
     import msgspec
     from rich.console import Console
 
+    from outrider.bench.ablation import WITHOUT
+    from outrider.bench.markdown import page
     from outrider.bench.options import Link, Options
+    from outrider.bench.plots import draw
     from outrider.bench.profile import tool
     from outrider.bench.runs import Wanted, measure
     from outrider.bench.show import show
-    from outrider.cli.outcome import FAULT, MISUSE
+    from outrider.bench.workloads import WORKLOADS
+    from outrider.cli.outcome import FAULT
     from outrider.demo.processes import ProcessFailed
 
-    try:
-        sizes = [int(part) for part in contexts.split(",")]
-        if not sizes or min(sizes) < 1:
-            raise ValueError(contexts)
-    except ValueError:
-        typer.secho(f"--contexts is a list of numbers, such as 10000,100000; not {contexts!r}", err=True, fg="red")
-        raise typer.Exit(MISUSE) from None
+    sizes = _sizes(contexts)
+    _one_of("--workload", workload, WORKLOADS)
+    if without is not None:
+        _one_of("--without", without, WITHOUT)
     if profile is not None and tool() is None:
-        typer.secho("--profile needs py-spy: pip install 'outrider[bench]'", err=True, fg="red")
-        raise typer.Exit(MISUSE)
+        _misuse("--profile needs py-spy: pip install 'outrider[bench]'")
+    if plots is not None:
+        _can_draw("--plots")
     console = Console(stderr=as_json)
     say = partial(console.print, markup=False)
     options = Options(
+        workload=workload,
         writes_per_s=writes,
-        link=Link(rtt_ms=rtt_ms),
+        link=Link(rtt_ms, mbit, reset_every),
+        without=without,
         before_s=before,
         after_s=after,
         probe_s=probe,
@@ -79,18 +108,130 @@ def relocation(
         keep=keep,
         profile=profile,
     )
-    wanted = Wanted(sizes, repeat, peers is Peers.VALKEY)
+    wanted = Wanted(sizes, repeat, peers in (Peers.VALKEY, Peers.ALL), peers in (Peers.DUMP, Peers.ALL))
     try:
-        result = measure(wanted, options, "outrider " + " ".join(sys.argv[1:]), say)
+        result = measure(wanted, options, _command(), say)
     except ProcessFailed as failed:
         say(f"The measurement could not be run to its end.\n{failed}", style="red")
         raise typer.Exit(FAULT) from None
     encoded = msgspec.json.format(msgspec.json.encode(result), indent=2)
     if report is not None:
         report.write_bytes(encoded)
+    drawings = [] if plots is None else draw([result], plots)
+    if markdown is not None:
+        markdown.write_text(page([result], drawings, beside=markdown.parent))
     if as_json:
         typer.echo(encoded.decode())
     else:
         show(result, console)
     if any(size.broken for size in result.sizes):
         raise typer.Exit(FAULT)
+
+
+@app.command()
+def suite(
+    report: Annotated[Path, typer.Option(help="Folder for report.json, report.md and the drawings.")],
+    contexts: Contexts = "10000,100000",
+    short: Annotated[bool, typer.Option("--short", help="Few workloads and little load: does all of it run?")] = False,
+    only: Annotated[
+        str | None, typer.Option(help="Workloads, separated by commas.", show_default="all of the series")
+    ] = None,
+    peers: WhichPeers = Peers.ALL,
+    repeat: Repeat = 1,
+    before: Before = 8.0,
+    after: After = 4.0,
+    probe: Probe = 4.0,
+    move_limit: MoveLimit = None,
+) -> None:
+    """Run a series of workloads, link shapes and ablations, and write one report of all.
+
+    Example: outrider bench suite --contexts 10000,100000,1000000 --repeat 3 --report figures
+    """
+    from rich.console import Console
+
+    from outrider.bench import suite as series
+    from outrider.bench.options import Options
+    from outrider.bench.runs import Wanted
+    from outrider.bench.workloads import WORKLOADS
+    from outrider.cli.outcome import FAULT
+
+    sizes, cases = _sizes(contexts), series.SHORT if short else series.FULL
+    if only is not None:
+        for name in only.split(","):
+            _one_of("--only", name, WORKLOADS)
+        cases = [case for case in series.FULL if case.workload in only.split(",")]
+    _can_draw("bench suite")
+    say = partial(Console().print, markup=False)
+    options = Options(before_s=before, after_s=after, probe_s=probe, move_limit_s=move_limit)
+    wanted = Wanted(sizes, repeat, peers in (Peers.VALKEY, Peers.ALL), peers in (Peers.DUMP, Peers.ALL))
+    found = series.run(cases, wanted, options, _command(), report, say)
+    say(f"{len(found.results)} of {len(cases)} measured; the report is {report / 'report.md'}")
+    if found.broken or any(size.broken for result in found.results for size in result.sizes):
+        raise typer.Exit(FAULT)
+
+
+@app.command()
+def serve(
+    contexts: Annotated[int, typer.Option(help="UE contexts that are written to.", min=1)] = 10_000,
+    seconds: Annotated[float, typer.Option(help="Of each measurement.", min=0.5)] = 10.0,
+    repeat: Repeat = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the requests per second of a service under a host with those of the same app bare on granian.
+
+    Example: outrider bench serve --contexts 10000 --seconds 10 --repeat 3
+    """
+    import asyncio
+
+    import msgspec
+    from rich.console import Console
+
+    from outrider.bench.serve import run
+    from outrider.bench.show import show_served
+    from outrider.cli.outcome import FAULT
+    from outrider.demo.processes import ProcessFailed
+
+    console = Console(stderr=as_json)
+    say = partial(console.print, markup=False)
+    try:
+        served = asyncio.run(run(contexts, seconds, repeat, _command(), say))
+    except ProcessFailed as failed:
+        say(f"The measurement could not be run to its end.\n{failed}", style="red")
+        raise typer.Exit(FAULT) from None
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(served), indent=2).decode())
+    else:
+        show_served(served, console)
+
+
+def _sizes(contexts: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in contexts.split(",")]
+        if min(sizes) < 1:
+            raise ValueError(contexts)
+    except ValueError:
+        _misuse(f"--contexts is a list of numbers, such as 10000,100000; not {contexts!r}")
+    return sizes
+
+
+def _one_of(option: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        _misuse(f"{option} is one of {', '.join(known)}; not {value!r}")
+
+
+def _can_draw(what: str) -> None:
+    from outrider.bench.plots import missing
+
+    if (why := missing()) is not None:
+        _misuse(f"{what} needs matplotlib: {why}")
+
+
+def _misuse(sentence: str) -> NoReturn:
+    from outrider.cli.outcome import MISUSE
+
+    typer.secho(sentence, err=True, fg="red")
+    raise typer.Exit(MISUSE)
+
+
+def _command() -> str:
+    return "outrider " + " ".join(sys.argv[1:])
