@@ -92,6 +92,7 @@ async def test_without_the_shadows_stream_a_visit_still_ends():
 
 
 async def test_over_a_slow_link_that_breaks_contexts_move_no_faster_than_it_carries():
-    size = await measured(link=Link(rtt_ms=4.0, mbit=4.0, reset_every_s=3.0))
+    size = await measured(link=Link(rtt_ms=4.0, mbit=4.0, reset_every_s=1.0))
     assert size.total_s is not None
+    assert size.resets > 0
     assert size.total_s > size.state_bytes * 0.1 * 8 / 4e6  # were the state packed to a tenth

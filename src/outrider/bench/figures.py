@@ -91,6 +91,8 @@ class Size(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     back: Trip | None = None
     recovery_s: float | None = None
     """From the death of the source's keeper until a write that was due after it was served."""
+    resets: int = 0
+    """How often all connections between the networks were broken during the move."""
     proof: Proof | None = None
     lag: list[Sample] = []
 

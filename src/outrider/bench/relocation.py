@@ -61,6 +61,7 @@ class _Run(NamedTuple):
     outcomes: dict[str, int]
     sample: dict[str, int]
     keepers: list[dict[str, Any]]
+    resets: int
 
 
 async def run(
@@ -148,7 +149,7 @@ async def _run(
         await load.end()
     return _Run(
         service, state_bytes, seed_s, capacity_per_s, begun_s, watch.command_s, ended_s, watch.shown, watch.samples,
-        moved, usage.spent(used_before, used_after), hot, outcomes, found, keepers,
+        moved, usage.spent(used_before, used_after), hot, outcomes, found, keepers, len(site.resets_s),
     )  # fmt: skip
 
 
@@ -202,6 +203,7 @@ def _size(options: Options, contexts: int, round_: int, run: _Run, directory: Pa
         arrived=None if group is None else arrived(group),
         back=moved.back,
         recovery_s=None if moved.killed_s is None else _recovery_s(history, moved.killed_s),
+        resets=run.resets,
         proof=proved,
         lag=run.lag,
     )

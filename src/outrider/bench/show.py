@@ -250,6 +250,7 @@ ROWS = [
     Row("way back: bytes ÷ way out, with the shadow's stream", lambda s: [s.back_share], None, ".3f"),
     Row("way back: bytes / bytes of the shadow's stream before it", _back_bytes, None),
     Row("served again after the crash, s", lambda s: [s.recovery_s], None, ".2f"),
+    Row("resets of all connections", lambda s: [s.resets or None], None),
     Row("proof: to compare / recompute all digests, s", _proof, None, ".3f"),
     Row("CPU s of both ends during", lambda s: [s.cpu_s], lambda p: [p.cpu_s], ",.1f"),
     Row("CPU s for 1 M contexts", _cpu_per_million, _cpu_per_million, ",.0f"),

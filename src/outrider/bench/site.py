@@ -36,6 +36,8 @@ class Site:
     load: Running
     options: Options
     contexts: int
+    resets_s: list[float] = field(default_factory=list)
+    """When all connections between the networks were broken."""
     _link: asyncio.Lock = field(default_factory=asyncio.Lock)
     """The relay takes one order at a time."""
 
@@ -60,6 +62,7 @@ class Site:
         while (every_s := self.options.link.reset_every_s) is not None:
             await asyncio.sleep(every_s)
             await self._relay("reset")
+            self.resets_s.append(time.monotonic())
             await self._relay("heal")
 
     async def _relay(self, do: str, **more: object) -> None:
