@@ -8,11 +8,13 @@ import pytest
 
 from outrider.bench.ablation import WITHOUT, environment
 from outrider.core import compress, limits
-from outrider.host.followers import Copy, Shadow
+from outrider.host.copying import Copy
+from outrider.host.shadow import Shadow
 
 LOOK = """
 from outrider.core import compress, limits
-from outrider.host.followers import Copy, Shadow
+from outrider.host.copying import Copy
+from outrider.host.shadow import Shadow
 print(compress._LEVEL, limits.FLIPS, limits.FLIPS_HELD, Copy._follow.__name__, Shadow._run.__module__)
 """
 

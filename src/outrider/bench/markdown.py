@@ -5,7 +5,7 @@ from pathlib import Path
 
 from outrider.bench.figures import Measured, Result, Spread
 from outrider.bench.plots import title_of
-from outrider.bench.show import RATIO, ROWS, cell, summary
+from outrider.bench.show import DASH, RATIO, ROWS, cell, summary
 
 NOT_MEASURED = "NOT MEASURED"
 
@@ -50,9 +50,10 @@ def _line(result: Result, size: Measured) -> str:
     failed = sum(
         run.seen.refused[phase] + run.seen.unanswered[phase] for run in size.runs for phase in ("during", "after")
     )
-    wrong = [sum(run.sample.get(name, 0) for run in size.runs) for name in ("lost", "doubled")]
-    judged = [run.judged for run in size.runs if run.judged is not None]
-    wrong += [sum(j.reordered for j in judged), sum(j.two_owners for j in judged)]
+    wrong = [str(sum(run.sample.get(name, 0) for run in size.runs)) for name in ("lost", "doubled")]
+    judged = [run.judged for run in size.runs if run.judged is not None and run.judged.answers]
+    of_answers = [sum(j.reordered for j in judged), sum(j.two_owners for j in judged)]
+    wrong += [str(n) for n in of_answers] if judged else [NOT_MEASURED] * 2
     cells = [
         title_of(result),
         f"{size.contexts:,}",
@@ -62,7 +63,7 @@ def _line(result: Result, size: Measured) -> str:
         shown(pause, ",.0f"),
         shown(ours["bytes on the wire ÷ state"], ".3f"),
         str(failed) if _first_has_load(result) else NOT_MEASURED,
-        ", ".join(map(str, wrong)),
+        ", ".join(wrong),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -81,30 +82,37 @@ def _of(result: Result) -> str:
 
 
 def _table(size: Measured) -> str:
-    """Every figure of one size: ours, each peer's, and how many times the peer's ours is."""
+    """Every figure of one size: ours, each peer's, and how many times the peer's ours is; what nobody has, by name."""
     found = summary(size)
     peers = [side for side in found if side != "ours"]
     lines = [
         f"| {size.contexts:,} contexts | ours |" + "".join(f" {peer} | ours ÷ it |" for peer in peers),
         "|---|---:|" + "---:|---:|" * len(peers),
     ]
+    nobody = []
     for row in ROWS:
-        ours = found["ours"][row.name]
-        cells = [_measured(cell(ours, row.form))]
+        sides = {side: found[side].get(row.name) for side in found}
+        name = row.name.strip()
+        if all(cell(values, row.form) == DASH for values in sides.values()):
+            nobody += [] if row.process else [name]
+            continue
+        cells = [cell(sides["ours"], row.form) if row.process else _measured(cell(sides["ours"], row.form))]
         for peer in peers:
-            theirs = found[peer].get(row.name)
-            cells += [_measured(cell(theirs, row.form)), _ratio(ours, theirs)]
-        lines.append(f"| {row.name.strip()} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            there_is = row.peer is not None and not row.process
+            theirs = cell(sides[peer], row.form)
+            cells += [_measured(theirs) if there_is else theirs, _ratio(sides["ours"], sides[peer])]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    return f"{table}\n\n{NOT_MEASURED}: {'; '.join(nobody)}." if nobody else table
 
 
 def _measured(text: str) -> str:
-    return NOT_MEASURED if text == "–" else text
+    return NOT_MEASURED if text == DASH else text
 
 
-def _ratio(ours: list[Spread | None], theirs: list[Spread | None] | None) -> str:
+def _ratio(ours: list[Spread | None] | None, theirs: list[Spread | None] | None) -> str:
     """Of medians, where both were measured and the peer's is not nothing."""
-    if theirs is None:
+    if ours is None or theirs is None:
         return ""
     pairs = [(o, t) for o, t in zip(ours, theirs, strict=True) if o is not None and t is not None and t.median]
     return " / ".join(f"{o.median / t.median:.2f}" for o, t in pairs)

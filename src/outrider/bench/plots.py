@@ -72,9 +72,8 @@ def _axes(title: str) -> tuple[Any, "Axes"]:
     return figure, axes
 
 
-def _save(figure: Any, axes: "Axes", path: Path, *, legend: bool = True) -> Path:
-    if legend:
-        axes.legend(fontsize=7, frameon=False)
+def _save(figure: Any, path: Path) -> Path:
+    figure.legend(fontsize=7, frameon=False, loc="outside lower center", ncols=3)
     figure.savefig(path, metadata={"Date": None})
     return path
 
@@ -93,11 +92,13 @@ def _latency(result: Result, size: Measured, path: Path) -> Path | None:
         series = seen.series
         at = [series.first_s + (step + 0.5) * series.step_ms / 1000 for step in range(len(series.phase))]
         axes.plot(at, _shown(series.p50_ms), color=colour, linewidth=1.0, label=f"{who}: median")
-        axes.plot(at, _shown(series.max_ms), color=colour, marker=".", markersize=2.5, linestyle="", label="largest")
+        axes.plot(
+            at, _shown(series.max_ms), color=colour, marker=".", markersize=2.5, linestyle="", label=f"{who}: largest"
+        )
     axes.set_yscale("log")
     axes.set_xlabel("s from the command", fontsize=8)
     axes.set_ylabel("ms", fontsize=8)
-    return _save(figure, axes, path)
+    return _save(figure, path)
 
 
 def _shown(values: Iterable[float | None]) -> list[float]:
@@ -131,7 +132,7 @@ def _lag(result: Result, size: Measured, path: Path) -> Path | None:
     behind = axes.twinx()
     behind.plot(at, [s.lag_entries for s in run.lag], color=PEER, linewidth=0.8, label="changes behind")
     behind.set_ylabel("changes behind", fontsize=8, color=PEER)
-    return _save(figure, axes, path)
+    return _save(figure, path)
 
 
 def _total(result: Result, path: Path) -> Path | None:
@@ -161,9 +162,11 @@ def _total(result: Result, path: Path) -> Path | None:
         axes.plot([s.contexts for s in sizes], floor, color=LIMIT, linestyle=":", label="bound of link and disk")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks([s.contexts for s in sizes], [f"{s.contexts:,}" for s in sizes])
+    axes.minorticks_off()
     axes.set_xlabel("contexts", fontsize=8)
     axes.set_ylabel("s", fontsize=8)
-    return _save(figure, axes, path)
+    return _save(figure, path)
 
 
 def _named(
@@ -194,4 +197,4 @@ def _holds(results: list[Result], path: Path) -> Path | None:
     axes.set_xscale("log")
     axes.set_xlabel("ms", fontsize=8)
     axes.set_ylabel("share of UEs", fontsize=8)
-    return _save(figure, axes, path)
+    return _save(figure, path)

@@ -22,6 +22,8 @@ class Row(NamedTuple):
     ours: Callable[[Size], Values]
     peer: Callable[[Peer], Values] | None
     form: str = ",.0f"
+    process: bool = False
+    """Whether it is of a process, which one side has and the other has not."""
 
 
 def summary(measured: Measured) -> dict[str, dict[str, list[Spread | None]]]:
@@ -44,7 +46,7 @@ def table_of(sizes: list[Measured]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, form in (*((row.name, row.form) for row in ROWS), (RATIO, ".2f")):
         cells = [cell(figures.get(name), form) for *_, figures in found]
-        if any(cell != "–" for cell in cells):
+        if any(shown != DASH for shown in cells):
             rows.append([name, *cells])
     return titles, rows
 
@@ -116,8 +118,8 @@ def _spreads(runs: list[Values]) -> list[Spread | None]:
 def cell(spreads: list[Spread | None] | None, form: str) -> str:
     """Medians with their spread; a dash if nothing of it was measured."""
     if not spreads or all(spread is None for spread in spreads):
-        return "–"
-    return " / ".join("–" if s is None else _figure(s, form) for s in spreads)
+        return DASH
+    return " / ".join(DASH if s is None else _figure(s, form) for s in spreads)
 
 
 def _figure(spread: Spread, form: str) -> str:
@@ -126,6 +128,9 @@ def _figure(spread: Spread, form: str) -> str:
     least, most = f"{spread.min:{form}}", f"{spread.max:{form}}"
     return f"{spread.median:{form}}" + (f" [{least}–{most}]" if least != most else "")
 
+
+DASH = "–"
+"""In the place of a figure that was not measured."""
 
 RATIO = "total ÷ the peer's, by round"
 
@@ -143,13 +148,15 @@ def _process(name: str) -> Row:
         use = run.used.get(name)
         return [None] * 2 if use is None else [use.cpu_s, use.peak_rss_mb]
 
-    return Row(f"{name}: CPU s / peak MB", figures, figures, ",.1f")
+    return Row(f"{name}: CPU s / peak MB", figures, figures, ",.1f", process=True)
 
 
 def _wait(cause: str) -> Row:
-    return Row(
-        f"{cause}: p50 / p99 / max, ms", lambda s: [s.waits[cause][q] for q in ("p50", "p99", "max")], None, ".1f"
-    )
+    def figures(run: Size) -> Values:
+        wait = run.waits[cause]
+        return [wait[q] if wait["count"] else None for q in ("p50", "p99", "max")]
+
+    return Row(f"{cause}: p50 / p99 / max, ms", figures, None, ".1f")
 
 
 def _by_phase(name: str, counts: Callable[[Size | Peer], dict[str, int]]) -> Row:
@@ -184,7 +191,11 @@ def _changed(run: Size | Peer) -> Values:
 
 
 def _judged(run: Size) -> Values:
-    return [None] * 3 if run.judged is None else [run.judged.answers, run.judged.reordered, run.judged.two_owners]
+    return (
+        [None] * 3
+        if run.judged is None or not run.judged.answers
+        else [run.judged.answers, run.judged.reordered, run.judged.two_owners]
+    )
 
 
 def _arrived(run: Size) -> Values:
@@ -233,7 +244,7 @@ ROWS = [
     Row("longest time without a served write before / during, ms", _pause, _pause),
     _wait("held"),
     _wait("arrival"),
-    Row("requests held", lambda s: [s.waits["held"]["count"]], None),
+    Row("requests that waited: held / at arrival", lambda s: [s.waits[c]["count"] for c in ("held", "arrival")], None),
     Row("longest wait of a UE: p50 / p99 / p99.9 / max, ms", _holds, _holds, ".1f"),
     *(_latency(phase) for phase in ("before", "copying", "relocating", "during", "after")),
     _by_phase("requests refused", lambda run: run.seen.refused),

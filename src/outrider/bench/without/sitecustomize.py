@@ -27,7 +27,7 @@ def _holds() -> None:
 
 
 def _shadow() -> None:
-    from outrider.host.followers import Shadow
+    from outrider.host.shadow import Shadow
 
     async def run(self: Any) -> None:
         await asyncio.Future()
@@ -37,7 +37,7 @@ def _shadow() -> None:
 
 def _log() -> None:
     from outrider.core.ids import partition_key, partition_range
-    from outrider.host.followers import Copy
+    from outrider.host.copying import Copy
     from outrider.protocol.ownership import Ownership
 
     async def rounds(self: Any) -> None:
