@@ -19,9 +19,15 @@ def test_every_workload_is_in_the_series_and_every_case_is_one_that_there_is():
 
 
 def test_large_contexts_are_fewer_and_cases_where_size_is_no_question_take_the_largest():
-    assert suite.Case("large").sizes([10_000, 64_000]) == [1_000]
-    assert suite.Case("uniform", all_sizes=True).sizes([10, 20]) == [10, 20]
-    assert suite.Case("uniform").sizes([10, 20]) == [20]
+    assert suite.Case("large").wanted(Wanted([10_000, 64_000])).sizes == [1_000]
+    assert suite.Case("uniform", all_sizes=True).wanted(Wanted([10, 20])).sizes == [10, 20]
+    assert suite.Case("uniform").wanted(Wanted([10, 20])).sizes == [20]
+
+
+def test_a_run_without_a_mechanism_has_no_peer():
+    everybody = Wanted([10], peer=True, dump=True)
+    assert suite.Case("uniform").wanted(everybody) == everybody
+    assert suite.Case("uniform", without="holds").wanted(everybody) == Wanted([10], peer=False, dump=False)
 
 
 def test_a_case_that_breaks_is_told_and_the_next_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -34,6 +36,9 @@ def measure(
     wanted: Wanted, options: Options, command: str, say: Callable[[str], None], seeds: Seeds | None = None
 ) -> Result:
     """Run all, and judge. A run that breaks is told and left out; `ProcessFailed` if no run of ours was made."""
+    if seeds is None and (wanted.repeat > 1 or wanted.dump):
+        with tempfile.TemporaryDirectory(prefix="outrider-seeds-") as kept:
+            return measure(wanted, options, command, say, Seeds(Path(kept)))
     load_average = round(os.getloadavg()[0], 2)
     no_peer = _no_peer(wanted, options)
     if no_peer is not None and wanted.peer:
@@ -51,7 +56,7 @@ def measure(
         machine=this_machine(),
         load_average=load_average,
         fsync="every commit synced (synchronous=FULL); Valkey keeps nothing on disk",
-        peer=", ".join(sorted(names)) or f"NOT MEASURED: {no_peer}",
+        peer="; ".join([*sorted(names), *([] if no_peer is None else [f"Valkey NOT MEASURED: {no_peer}"])]),
         sizes=sizes,
         bars=bars(made, no_peer),
         bound=bound(options.link, options.keep),

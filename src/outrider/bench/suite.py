@@ -34,10 +34,13 @@ class Case:
         parts = [self.workload, f"{self.writes_per_s:g} writes/s", str(self.link)]
         return ", ".join(parts + ([f"without {self.without}"] if self.without else []))
 
-    def sizes(self, sizes: list[int]) -> list[int]:
-        """Of those that were asked for."""
-        chosen = sizes if self.all_sizes else [max(sizes)]
-        return [max(100, size // LARGE_SHARE) for size in chosen] if self.workload == "large" else chosen
+    def wanted(self, wanted: Wanted) -> Wanted:
+        """Of what was asked for, as much as this case needs; one without a mechanism is compared with ours."""
+        sizes = wanted.sizes if self.all_sizes else [max(wanted.sizes)]
+        if self.workload == "large":
+            sizes = [max(100, size // LARGE_SHARE) for size in sizes]
+        beside = self.without is None
+        return replace(wanted, sizes=sizes, peer=wanted.peer and beside, dump=wanted.dump and beside)
 
 
 FULL = [
@@ -50,7 +53,7 @@ FULL = [
     Case("incompressible"),
     Case("multi", 500),
     Case("storm", 200),
-    Case("train", 200),
+    Case("train", 200, link=Link(rtt_ms=20.0, mbit=100)),
     Case("visit"),
     Case("abort"),
     Case("crash"),
@@ -96,8 +99,7 @@ def run(
                 options, workload=case.workload, writes_per_s=case.writes_per_s, link=case.link, without=case.without
             )
             try:
-                sizes = case.sizes(wanted.sizes)
-                results.append(measure(replace(wanted, sizes=sizes), of_case, command, say, seeds))
+                results.append(measure(case.wanted(wanted), of_case, command, say, seeds))
             except ProcessFailed as failed:
                 broken.append(f"{case.workload}: {failed}")
                 say(broken[-1])
