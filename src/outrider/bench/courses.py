@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from outrider.bench.figures import SETTLED, Trip
 from outrider.bench.site import Site, monotonic_s
+from outrider.bench.steps import step
 from outrider.bench.watch import Watch
 from outrider.core import limits
 from outrider.demo.injection import Fault, NotFired, inject
 from outrider.demo.processes import ProcessFailed
 
-CHANGE_LIMIT_S = 120.0
+CHANGES_PER_S = 100
+"""At least; so long may it take to change contexts at the target, and a minute."""
 
 
 @dataclass
@@ -50,15 +52,14 @@ async def _sweep(site: Site, watch: Watch) -> Moved:
 
 async def _arrive(site: Site, watch: Watch) -> Moved:
     """A group comes, and its contexts alone move; the end is the last answer to the group."""
-    group = site.options.work.group
-    assert group is not None
+    group = site.options.group(site.contexts)
     before = await site.wire_bytes()
     await watch.start(site.service, site.stage.b.id, move_all=False)
     begin = ("COPYING", "RELOCATING") if group.while_copying else ("RELOCATING",)
     if not await watch.until(lambda shown: shown["phase"] in begin, site.limit_s):
         return Moved(watch.settled(site.limit_s), time.monotonic(), await site.wire_bytes() - before)
     coming = asyncio.create_task(
-        site.load.order("arrive", share=group.share, seconds=group.seconds, requests=group.requests)
+        site.load.order("arrive", ues=group.ues, seconds=group.seconds, requests=group.requests)
     )
     try:
         came = await watch.until(lambda _: coming.done(), group.seconds + site.limit_s)
@@ -80,10 +81,11 @@ async def _visit(site: Site, watch: Watch) -> Moved:
     if moved.ended != SETTLED:
         return moved
     before = await site.wire_bytes()
-    async with asyncio.timeout(CHANGE_LIMIT_S):
-        served = (await site.load.order("change", share=site.options.work.changed))["served"]
-    if served < round(site.contexts * site.options.work.changed):
-        raise ProcessFailed(f"only {served} contexts could be changed at the target")
+    ues = max(1, round(site.contexts * site.options.work.changed))
+    async with step("changing contexts at the target", 60.0 + ues / CHANGES_PER_S):
+        served = (await site.load.order("change", ues=ues))["served"]
+    if served < ues:
+        raise ProcessFailed(f"only {served} of {ues} contexts could be changed at the target")
     await asyncio.sleep(0.5)  # what the shadow is sent a moment later belongs to the changes
     moved.back = await _back(site, watch, "return", await site.wire_bytes() - before)
     return moved

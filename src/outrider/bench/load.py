@@ -146,16 +146,16 @@ class Load:
         await self._loop.stop()
         self._loop.history.write(Path(self.config.directory) / LOAD)
 
-    async def arrive(self, share: float, seconds: float, requests: int) -> None:
-        """Let a share of the UEs come to the second network, and write what became of their requests."""
-        scatter, ues = scattered(self.config.contexts), max(1, round(self.config.contexts * share))
+    async def arrive(self, ues: int, seconds: float, requests: int) -> None:
+        """Let so many UEs come to the second network, and write what became of their requests."""
+        scatter = scattered(self.config.contexts)
         group = Group([scatter(n) for n in range(ues)], seconds, requests)
         history = await arrive(group, self._write_there)
         history.write(Path(self.config.directory) / ARRIVALS)
 
-    async def change(self, share: float) -> int:
-        """One request for each UE of a share, at the second network; how many were served."""
-        scatter, ues = scattered(self.config.contexts), max(1, round(self.config.contexts * share))
+    async def change(self, ues: int) -> int:
+        """One request for each of so many UEs, at the second network; how many were served."""
+        scatter = scattered(self.config.contexts)
         places = asyncio.Semaphore(CHANGE_AT_A_TIME)
 
         async def one(ue: int) -> bool:
@@ -267,10 +267,10 @@ async def _obey(load: Load) -> None:
                 await load.start()
                 say({"done": "load", "atS": time.monotonic()})
             case "arrive":
-                await load.arrive(order["share"], order["seconds"], order["requests"])
+                await load.arrive(order["ues"], order["seconds"], order["requests"])
                 say({"done": "arrive"})
             case "change":
-                say({"done": "change", "served": await load.change(order["share"])})
+                say({"done": "change", "served": await load.change(order["ues"])})
             case "stop":
                 await load.stop()
                 say({"done": "stop", "progress": load.progress()})

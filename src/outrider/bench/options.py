@@ -1,11 +1,11 @@
 """What the user of a measurement may change, and the limits that follow from it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
-from outrider.bench.workloads import WORKLOADS, Workload
+from outrider.bench.workloads import WORKLOADS, Group, Workload
 
 
 class Link(msgspec.Struct, frozen=True, rename="camel"):
@@ -31,6 +31,9 @@ class Options:
     link: Link = field(default_factory=Link)
     without: str | None = None
     """A mechanism that is taken out (`ablation`)."""
+    group_ues: int | None = None
+    group_s: float | None = None
+    """How many UEs arrive, and within how long, if not as the workload has it."""
     warm_s: float = 3.0
     """Load before what is counted as `before` begins."""
     before_s: float = 8.0
@@ -52,6 +55,13 @@ class Options:
     def rate_per_s(self) -> float:
         """Writes that are scheduled."""
         return self.writes_per_s if self.work.writes else 0.0
+
+    def group(self, contexts: int) -> Group:
+        """The UEs that arrive, of so many contexts."""
+        group = self.work.group
+        assert group is not None
+        ues = max(1, min(group.ues, contexts // 5)) if self.group_ues is None else min(self.group_ues, contexts)
+        return replace(group, ues=ues, seconds=group.seconds if self.group_s is None else self.group_s)
 
     def limit_s(self, contexts: int) -> float:
         """How long a move may take before the run ends without it."""

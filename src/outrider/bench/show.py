@@ -174,6 +174,18 @@ def _served(run: Size | Peer) -> Values:
     return [run.seen.writes_per_s, *(run.seen.served_per_s.get(phase) for phase in ("before", "during", "after"))]
 
 
+def _p99_ratio(run: Size | Peer) -> Values:
+    before, during = (run.seen.latency_ms.get(phase) for phase in ("before", "during"))
+    if before is None or during is None or not before.p99 or during.p99 is None:
+        return [None]
+    return [during.p99 / before.p99]
+
+
+def _rate_ratio(run: Size | Peer) -> Values:
+    before, during = (run.seen.served_per_s.get(phase) for phase in ("before", "during"))
+    return [during / before if before and during is not None else None]
+
+
 def _pause(run: Size | Peer) -> Values:
     return [run.seen.pause_ms.get(phase) for phase in ("before", "during")]
 
@@ -247,6 +259,8 @@ ROWS = [
     Row("requests that waited: held / at arrival", lambda s: [s.waits[c]["count"] for c in ("held", "arrival")], None),
     Row("longest wait of a UE: p50 / p99 / p99.9 / max, ms", _holds, _holds, ".1f"),
     *(_latency(phase) for phase in ("before", "copying", "relocating", "during", "after")),
+    Row("p99 latency during ÷ before", _p99_ratio, _p99_ratio, ".2f"),
+    Row("served during ÷ before, per second", _rate_ratio, _rate_ratio, ".2f"),
     _by_phase("requests refused", lambda run: run.seen.refused),
     _by_phase("requests unanswered", lambda run: run.seen.unanswered),
     _by_phase("requests not sent", lambda run: run.seen.not_sent),

@@ -11,8 +11,8 @@ Course = Literal["sweep", "arrive", "visit", "abort", "crash"]
 class Group:
     """The UEs that come to the target by themselves, and when."""
 
-    share: float
-    """Of all UEs."""
+    ues: int
+    """Of few contexts, a fifth."""
     seconds: float
     requests: int
     while_copying: bool = False
@@ -48,14 +48,14 @@ WORKLOADS = {
     "incompressible": Workload("contexts of random bytes; all move", shape="noise"),
     "multi": Workload("three NF services change each context in one unit; all move", shape="three"),
     "storm": Workload(
-        "a fifth of the UEs arrives at the target within 10 s, each with 4 requests in order; they alone move",
+        "a group arrives at the target within seconds, each UE with 4 requests in order; they alone move",
         course="arrive",
-        group=Group(share=0.2, seconds=10.0, requests=4),
+        group=Group(ues=2_000, seconds=10.0, requests=4),
     ),
     "train": Workload(
-        "a fifth of the UEs arrives one by one within 20 s, the first when the copy begins, each with 2 requests",
+        "UEs arrive at the target one by one, the first when the copy begins, each with 2 requests; they alone move",
         course="arrive",
-        group=Group(share=0.2, seconds=20.0, requests=2, while_copying=True),
+        group=Group(ues=2_000, seconds=20.0, requests=2, while_copying=True),
     ),
     "visit": Workload(
         "all contexts move, 5 % are changed at the target, all return; nobody writes at home",

@@ -57,6 +57,12 @@ def relocation(
     without: Annotated[
         str | None, typer.Option(help="A mechanism that is taken out: holds, compression, log or shadow.")
     ] = None,
+    group: Annotated[
+        int | None, typer.Option(help="UEs that arrive: storm, train.", show_default="2000, or a fifth", min=1)
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(help="Seconds in which they arrive.", show_default="10, train 20", min=0.1)
+    ] = None,
     before: Before = 8.0,
     after: After = 4.0,
     probe: Probe = 4.0,
@@ -101,6 +107,8 @@ def relocation(
         writes_per_s=writes,
         link=Link(rtt_ms, mbit, reset_every),
         without=without,
+        group_ues=group,
+        group_s=within,
         before_s=before,
         after_s=after,
         probe_s=probe,
