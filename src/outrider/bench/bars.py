@@ -186,7 +186,12 @@ def _back(size: Measured) -> Bar:
     whole = Spread.over(trip.whole_s for trip in trips)
     if whole is None or whole.runs < len(trips):
         return Bar(kpi, bar, "not every UE was home when time was up", "MISS")
-    said = f"{share.median:.3f} at {size.contexts}, all home after {whole.median:.2f} s"
+    order = Spread.over(run.back.bytes / run.wire_bytes for run in size.runs if run.back is not None)
+    assert order is not None
+    said = (
+        f"{share.median:.3f} at {size.contexts}: {order.median:.3f} from the order on, the rest by the shadow's stream "
+        f"before it; all home after {whole.median:.2f} s"
+    )
     return _bar(kpi, bar, said, share.median <= BACK_SHARE)
 
 

@@ -23,6 +23,7 @@ class Moved:
     ended: str
     moved_s: float
     wire_bytes: int
+    ues: int
     back: Trip | None = None
     killed_s: float | None = None
 
@@ -47,7 +48,7 @@ async def _sweep(site: Site, watch: Watch) -> Moved:
     await watch.start(site.service, site.stage.b.id, move_all=True)
     settled = await watch.until(lambda shown: shown["phase"] == SETTLED, site.limit_s)
     moved_s = monotonic_s(watch.shown["phases"][SETTLED]) if settled else time.monotonic()
-    return Moved(watch.settled(site.limit_s), moved_s, await site.wire_bytes() - before)
+    return Moved(watch.settled(site.limit_s), moved_s, await site.wire_bytes() - before, watch.moved_ues)
 
 
 async def _arrive(site: Site, watch: Watch) -> Moved:
@@ -57,7 +58,7 @@ async def _arrive(site: Site, watch: Watch) -> Moved:
     await watch.start(site.service, site.stage.b.id, move_all=False)
     begin = ("COPYING", "RELOCATING") if group.while_copying else ("RELOCATING",)
     if not await watch.until(lambda shown: shown["phase"] in begin, site.limit_s):
-        return Moved(watch.settled(site.limit_s), time.monotonic(), await site.wire_bytes() - before)
+        return Moved(watch.settled(site.limit_s), time.monotonic(), await site.wire_bytes() - before, 0)
     coming = asyncio.create_task(
         site.load.order("arrive", ues=group.ues, seconds=group.seconds, requests=group.requests)
     )
@@ -68,11 +69,11 @@ async def _arrive(site: Site, watch: Watch) -> Moved:
             coming.cancel()
     moved_s, wire_bytes = time.monotonic(), await site.wire_bytes() - before
     if not came:
-        return Moved(f"the group had not been served after {site.limit_s:g} s", moved_s, wire_bytes)
+        return Moved(f"the group had not been served after {site.limit_s:g} s", moved_s, wire_bytes, watch.moved_ues)
     await coming
     if not await watch.until(lambda shown: shown["phase"] == "RELOCATING", site.limit_s):
-        return Moved(watch.settled(site.limit_s), moved_s, wire_bytes)
-    return Moved(SETTLED, moved_s, wire_bytes)
+        return Moved(watch.settled(site.limit_s), moved_s, wire_bytes, watch.moved_ues)
+    return Moved(SETTLED, moved_s, wire_bytes, watch.moved_ues)
 
 
 async def _visit(site: Site, watch: Watch) -> Moved:
@@ -99,8 +100,9 @@ async def _abort(site: Site, watch: Watch) -> Moved:
     reached = await watch.until(lambda s: watch.moved_ues >= half or s["phase"] == SETTLED, site.limit_s)
     moved_s, wire_bytes = time.monotonic(), await site.wire_bytes() - before
     if not reached:
-        return Moved(watch.settled(site.limit_s), moved_s, wire_bytes)
-    return Moved(SETTLED, moved_s, wire_bytes, await _back(site, watch, "abort", 0))
+        return Moved(watch.settled(site.limit_s), moved_s, wire_bytes, watch.moved_ues)
+    ues = watch.moved_ues
+    return Moved(SETTLED, moved_s, wire_bytes, ues, await _back(site, watch, "abort", 0))
 
 
 async def _back(site: Site, watch: Watch, order: str, stream_bytes: int) -> Trip:
@@ -128,10 +130,12 @@ async def _crash(site: Site, watch: Watch) -> Moved:
         killed_s.append(time.monotonic())
 
     killing = asyncio.create_task(kill())
-    moved = await _sweep(site, watch)
     try:
+        moved = await _sweep(site, watch)
         await killing
     except NotFired as error:
         raise ProcessFailed(str(error)) from None
+    finally:
+        killing.cancel()
     moved.killed_s = killed_s[0]
     return moved

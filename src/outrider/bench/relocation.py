@@ -189,7 +189,7 @@ def _size(options: Options, contexts: int, round_: int, run: _Run, directory: Pa
         prepare_s=_between(run.command_s, copying_s),
         copy_s=_between(copying_s, relocating_s),
         relocate_s=_between(relocating_s, settled_s),
-        moved_ues=int((run.shown.get("progress") or {}).get("movedUes", 0)),
+        moved_ues=moved.ues,
         marks_wrong=int(copy.get("marksWrong", 0)),
         grant_bodies=run.keepers[0].get("grantBodies", {}),
         wire_bytes=moved.wire_bytes,
