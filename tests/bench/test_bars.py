@@ -183,6 +183,15 @@ def test_who_answers_an_arriving_ue_first_is_judged_where_it_can_be_the_target(w
     assert judged("first request", measured([ours(workload=workload, arrived=group)], [])).verdict == verdict
 
 
+@pytest.mark.parametrize(("refused", "unanswered"), [(1, 0), (0, 1)])
+def test_a_request_of_those_who_arrive_that_fails_is_one_too_many(refused: int, unanswered: int):
+    group = Arrived(
+        ues=10, first_ms=Quantiles(), later_ms=Quantiles(), first_by_target=10, last_by_target=10,
+        refused=refused, unanswered=unanswered, out_of_order=0,
+    )  # fmt: skip
+    assert judged(WHOLE, measured([ours(workload="storm", arrived=group)], [])).verdict == "MISS"
+
+
 def test_a_dump_is_shown_beside_and_judges_nothing():
     with_dump = Measured(contexts=1_000_000, runs=[ours()], peers=[], dumps=[theirs(1.0)])
     assert judged(TIME, with_dump).verdict == "NOT MEASURED"

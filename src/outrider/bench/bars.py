@@ -70,6 +70,10 @@ def _whole(sizes: list[Measured]) -> Bar:
         f"{refused} requests refused, {unanswered} unanswered; "
         f"{reordered} reordered and {two_owners} by two owners of {sum(j.answers for j in judged)} answers"
     )
+    if groups := [run.arrived for run in runs if run.arrived is not None]:
+        of_groups = [sum(g.refused for g in groups), sum(g.unanswered for g in groups)]
+        said += f"; of those who arrived {of_groups[0]} refused, {of_groups[1]} unanswered"
+        refused, unanswered = refused + of_groups[0], unanswered + of_groups[1]
     if torn:
         said += f"; {torn} UEs whose NF services differ"
     if unread:

@@ -215,6 +215,11 @@ def _arrived(run: Size) -> Values:
     return [None] * 3 if group is None else [group.ues, group.first_by_target, group.last_by_target]
 
 
+def _group_failed(run: Size) -> Values:
+    group = run.arrived
+    return [None] * 3 if group is None else [group.refused, group.unanswered, group.out_of_order]
+
+
 def _first(run: Size) -> Values:
     return [None] * 3 if run.arrived is None else _three(run.arrived.first_ms)
 
@@ -269,6 +274,7 @@ ROWS = [
     Row("UEs read afterwards / lost / doubled", _sample, _sample),
     Row("answers judged / reordered / of two owners", _judged, None),
     Row("UEs that arrived / first served by the target / at last", _arrived, None),
+    Row("requests of those who arrived: refused / unanswered / out of order", _group_failed, None),
     Row("first request after arrival: p50 / p99 / max, ms", _first, None, ".1f"),
     Row("later requests: p50 / p99 / max, ms", _later, None, ".1f"),
     Row("way back: asked / all home, s", _back, None, ".2f"),
