@@ -1,4 +1,4 @@
-"""Two LMSFs in one process: real machines, journals, tokens, signatures and NRFs; hosts and borders in memory.
+"""Two or three LMSFs in one process: real machines, journals, tokens, signatures and NRFs; hosts and borders in memory.
 
 `FakeHosts` has the semantics of the keepers' control API, and moves keys between the two networks one at a time, so
 that a test can stop at any phase. Time runs a hundred times as fast for the LMSFs.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from outrider.sbi.problem import json_response, problem, refusal_response
 from outrider.sbi.tokens import TokenIssuer, TokenVerifier
 from outrider.store.port import StoreMark
 
-A, B = "999-70", "999-71-000007ed9d5"
+A, B, C = "999-70", "999-71-000007ed9d5", "999-72"
 SPEED = 100
 SERVICE = "group-coordination"
 KEYS = 40
@@ -117,6 +119,8 @@ class FakeMigration:
     finished: bool = False
     durable: bool = False
     copied: int = 0
+    swept: bool = False
+    """The sweep is over: what comes later stays."""
 
     @property
     def active(self) -> bool:
@@ -139,6 +143,8 @@ class Keeper:
     broken: bool = False
     """Answers nothing, as a keeper that is being restarted."""
     erased: bool = False
+    shadow_behind: bool = False
+    """Home does not have yet all that was done here."""
     banned: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stores that were declared lost, each with what was told of it."""
     calls: list[str] = field(default_factory=list)
@@ -152,7 +158,8 @@ class Keeper:
         if m.finished:
             return "done"
         if m.relocating:
-            done = m.sweep == "all" and not self.count("owned") and not self.count("granted")
+            done = m.swept or (m.sweep == "all" and not self.count("owned") and not self.count("granted"))
+            m.swept = done
             return "settled" if done else "relocating"
         return "following" if m.durable else "copying"
 
@@ -169,17 +176,24 @@ class Keeper:
                     200,
                     {
                         "service": SERVICE, "storeId": self.store_id, "incarnation": 1, "rows": ues,
-                        "version": self.version(parts), "ues": len(self.rows),
+                        "version": self.version(parts), "ues": len(self.rows), "away": self.away(),
                         "digestKey": self.spec.digest_key or "00" * 16,
                         "worker": {"pid": 1, "alive": self.worker_alive},
                     },
                 )  # fmt: skip
+            case "POST", ["gone"]:
+                body = request.json()
+                moved = [k for k, row in self.rows.items() if row == ("foreign", body["network"])]
+                self.rows |= dict.fromkeys(moved, ("foreign", body["to"]))
+                return json_response(200, {"rows": len(moved)})
             case "PUT", ["permission"]:
                 self.permitted = request.json()["valid"]
                 return Response(204)
             case "POST", ["erase"]:
                 if self.count("owned") or self.count("granted"):
                     return refusal_response(Refusal("CONTEXTS_OWNED_HERE", "contexts are owned here", status=409))
+                if self.shadow_behind:
+                    return refusal_response(Refusal("SHADOW_BEHIND", "home does not have all yet", status=409))
                 self.erased = True
                 count = len(self.rows)
                 self.rows.clear()
@@ -241,7 +255,10 @@ class Keeper:
         if parts[0] == "migrations":
             m = self.migrations[parts[1]]
             return self.state(m) + self.lost(m).replace(" ", "-")
-        return f"{not self.count('owned')} {not self.count('granted')} {not self.count('foreign')}"
+        return f"{not self.count('owned')} {not self.count('granted')} {sorted(self.away())}"
+
+    def away(self) -> dict[str, int]:
+        return dict(Counter(peer for state, peer in self.rows.values() if state != "owned"))
 
     async def other_than(self, request: Request, parts: list[str]) -> None:
         """Keep a question waiting until there is something new, as long as it says."""
@@ -310,6 +327,7 @@ class World:
                 elif m.relocating:
                     wanted = (k for k, (s, _) in keeper.rows.items() if s == "owned" and self._moves(k, m))
                     key = next(wanted, None)
+                    keeper.state(m)
                     if keeper.network == A and self.budget is not None:
                         if self.budget == 0:
                             continue
@@ -320,7 +338,7 @@ class World:
                         other.rows[key] = ("owned", "")
 
     def _moves(self, key: str, m: FakeMigration) -> bool:
-        return m.sweep == "all" or key in self.arrived
+        return (m.sweep == "all" and not m.swept) or key in self.arrived
 
     def owners(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -610,6 +628,7 @@ class Pair:
 
     def __init__(self, world: World, a: Network, b: Network) -> None:
         self.world, self.a, self.b = world, a, b
+        self.all = [a, b]
 
     async def migrate(self, *, move_all: bool = False, status: int | None = 201, **wanted: Any) -> Any:
         body = {"service": SERVICE, "target": B, "moveAll": move_all} | wanted
@@ -617,12 +636,12 @@ class Pair:
 
     def later(self, seconds: float) -> None:
         """Let the clocks of both networks jump."""
-        for network in (self.a, self.b):
+        for network in self.all:
             network.clock.ahead_ms += int(seconds * 1000)
 
     async def reach(self, migration_id: str, *phases: str, at: Network | None = None, limit_s: float = 30) -> Any:
         """Wait until one side (or both) is in one of the phases."""
-        for network in (at,) if at is not None else (self.a, self.b):
+        for network in (at,) if at is not None else self.all:
             found = None
             async with asyncio.timeout(limit_s):
                 while found is None:
@@ -632,16 +651,16 @@ class Pair:
             assert arrived, await network.show(migration_id)
         return await (at or self.a).show(migration_id)
 
-    async def ended(self, migration_id: str, limit_s: float = 30) -> tuple[Any, Any]:
-        """Wait until both sides have nothing left to do; how they see it."""
+    async def ended(self, migration_id: str, limit_s: float = 30) -> tuple[Any, ...]:
+        """Wait until all sides have nothing left to do; how they see it."""
         seen = []
-        for network in (self.a, self.b):
+        for network in self.all:
             found = network.lmsf.get(migration_id)
             assert found is not None
             over = await found.until(lambda row, found=found: found.over, limit_s * 1000)  # type: ignore[misc]
             assert over, await network.show(migration_id)
             seen.append(await network.show(migration_id))
-        return seen[0], seen[1]
+        return tuple(seen)
 
     async def held_in(self, phase: str, *, move_all: bool = True, **wanted: Any) -> tuple[str, Callable[[], None]]:
         """A migration that stands in a phase at both sides, and what lets it go on."""
@@ -688,6 +707,37 @@ class Pair:
         assert not list((self.b.folder / "packages").iterdir())
 
 
+class Three(Pair):
+    """A third network C: A's service is hosted at B, in a migration that is SETTLED, and may go onward to C."""
+
+    def __init__(self, world: World, a: Network, b: Network, c: Network) -> None:
+        super().__init__(world, a, b)
+        self.c = c
+        self.first = ""
+        """The migration from A to B."""
+
+    async def settle(self) -> None:
+        """Bring everything to B."""
+        self.first = (await self.migrate(move_all=True))["migrationId"]
+        await self.reach(self.first, "SETTLED")
+        self.all = [self.a, self.b, self.c]
+
+    async def permit(self, **changes: Any) -> None:
+        """All three permit that it goes from B to C."""
+        for network in (self.a, self.b, self.c):
+            await network.permit(source=B, target=C, nonce="3" * 32, **changes)
+
+    async def onward(self, *, move_all: bool = True, status: int | None = 201, **wanted: Any) -> Any:
+        return await self.migrate(source=B, target=C, move_all=move_all, status=status, **wanted)
+
+    def owners(self) -> Counter[str]:
+        """How many keys each network owns; each key is owned once."""
+        owners = self.world.owners()
+        assert len(owners) == KEYS
+        assert all(len(networks) == 1 for networks in owners.values())
+        return Counter(network for networks in owners.values() for network in networks)
+
+
 @pytest.fixture(autouse=True)
 def no_faults() -> Iterator[None]:
     """What the log calls an error is a fault of ours; only a host that is made to fail is meant."""
@@ -710,14 +760,12 @@ def world() -> World:
     return World()
 
 
-@pytest.fixture
-async def networks(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
-    for phase in runner.PHASE_LIMITS_MS:  # a busy machine is slow, and time runs fast here
-        monkeypatch.setitem(runner.PHASE_LIMITS_MS, phase, 3_600_000)
-    a, b = Network(world, A, tmp_path / "a", 20_000), Network(world, B, tmp_path / "b", 30_000)
-    a.others[B], b.others[A] = b, a
-    await a.lmsf.start()
-    await b.lmsf.start()
+@asynccontextmanager
+async def running(world: World, *networks: Network) -> AsyncIterator[None]:
+    """LMSFs at work, and keys that move; each network is a partner of every other."""
+    for network in networks:
+        network.others = {str(other.id): other for other in networks if other is not network}
+        await network.lmsf.start()
 
     async def run() -> None:
         while True:
@@ -725,11 +773,38 @@ async def networks(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             await asyncio.sleep(0.0005)
 
     moving = asyncio.create_task(run())
-    yield Pair(world, a, b)
+    yield
     moving.cancel()
     await asyncio.gather(moving, return_exceptions=True)
-    await a.lmsf.stop()
-    await b.lmsf.stop()
+    for network in networks:
+        await network.lmsf.stop()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for phase in runner.PHASE_LIMITS_MS:  # a busy machine is slow, and time runs fast here
+        monkeypatch.setitem(runner.PHASE_LIMITS_MS, phase, 3_600_000)
+
+
+@pytest.fixture
+async def networks(world: World, tmp_path: Path, patient: None) -> AsyncIterator[Pair]:
+    a, b = Network(world, A, tmp_path / "a", 20_000), Network(world, B, tmp_path / "b", 30_000)
+    async with running(world, a, b):
+        yield Pair(world, a, b)
+
+
+@pytest.fixture
+async def three(world: World, tmp_path: Path, patient: None) -> AsyncIterator[Three]:
+    """The service is hosted at B; nobody has permitted yet that it goes onward."""
+    a, b = Network(world, A, tmp_path / "a", 20_000), Network(world, B, tmp_path / "b", 30_000)
+    c = Network(world, C, tmp_path / "c", 40_000)
+    async with running(world, a, b, c):
+        made = Three(world, a, b, c)
+        await a.deploy()
+        await a.permit()
+        await b.permit()
+        await made.settle()
+        yield made
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ async def test_another_partners_migration_does_not_exist_for_a_partner(pair: Any
     name = (await pair.migrate(move_all=True))["migrationId"]
     await pair.reach(name, "SETTLED")
     path = f"/nlmsf-negotiation/v1/migrations/{name}/view"
-    view = pair.b.lmsf.get(name).view()
+    view = pair.b.lmsf.get(name).view(A)
     assert (await _as(pair, "001-01", "PUT", path, view))["cause"] == "MIGRATION_UNKNOWN"
     assert (await _as(pair, "001-01", "GET", path, {}))["cause"] == "MIGRATION_UNKNOWN"
 
@@ -74,7 +74,7 @@ async def test_a_view_of_another_side_is_refused(pair: Any) -> None:
     name = (await pair.migrate(move_all=True))["migrationId"]
     await pair.reach(name, "SETTLED")
     path = f"/nlmsf-negotiation/v1/migrations/{name}/view"
-    view = pair.b.lmsf.get(name).view()
+    view = pair.b.lmsf.get(name).view(A)
     for changes in ({"network": A}, {"migration_id": "m-other"}, {"role": pair.a.lmsf.get(name).row.role}):
         wrong = msgspec.structs.replace(view, **changes)
         answer = await pair.b.request(A, "PUT", path, scope="nlmsf-negotiation", json=wrong)
@@ -84,7 +84,7 @@ async def test_a_view_of_another_side_is_refused(pair: Any) -> None:
 
 async def test_a_source_that_skips_the_permissions_is_stopped(pair: Any) -> None:
     name, _ = await pair.held_in("PERMITTING")
-    view = msgspec.structs.replace(pair.a.lmsf.get(name).view(), phase="COPYING")
+    view = msgspec.structs.replace(pair.a.lmsf.get(name).view(B), phase="COPYING")
     path = f"/nlmsf-negotiation/v1/migrations/{name}/view"
     await pair.a.request(B, "PUT", path, scope="nlmsf-negotiation", json=view)
     _, target = await pair.ended(name)

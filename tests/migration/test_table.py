@@ -37,7 +37,7 @@ EVENTS: dict[str, Any] = {
     "permitted": m.Judged(), "forbidden": m.Judged(WHY), "Prepared": m.Prepared(), "CopyDurable": m.CopyDurable(),
     "AllMoved": m.AllMoved(), "ReturnAsked": m.ReturnAsked(WHY), "TermsEnded": m.TermsEnded(WHY),
     "StopAsked": m.StopAsked(WHY), "DeclaredLost": m.DeclaredLost(WHY), "Failed": m.Failed(WHY),
-    "Stopped": m.Stopped(), "Receiving": m.Receiving(),
+    "Stopped": m.Stopped(), "Decided": m.Decided(), "Receiving": m.Receiving(),
     "Empty": m.Empty(), "Whole": m.Whole(), "Cleared": m.Cleared(), "Closed": m.Closed(),
     "PeerForgot": m.PeerForgot(), "PeerSilent": m.PeerSilent(),
 } | {f"peer {phase.value}": m.PeerIs(phase) for phase in Phase}  # fmt: skip
@@ -61,6 +61,7 @@ StopAsked        AG       AG            AG     AG      AG    AG    AG         . 
 DeclaredLost     .        .             .      .       AG+LOST AG+LOST AG+LOST +LOST     .       .
 Failed           AG       AG            AG     AG      AG    AG    AG         .          .       .
 Stopped          .        .             .      .       .     .     .          +STOPPED   .       .
+Decided          .        .             .      .       .     .     .          .          .       .
 Receiving        .        .             .      .       .     .     +RECEIVING +RECEIVING .       .
 Empty            .        .             .      .       .     .     .          .          .       .
 Whole            .        .             .      .       .     .     .          .          .       .
@@ -97,6 +98,7 @@ StopAsked        AG          AG          AG         AG      AG    AG    AG      
 DeclaredLost     .           .           .          .       .     .     .         .         .        .
 Failed           AG          AG          AG         AG      AG    AG    AG        .         .        .
 Stopped          .           .           .          .       .     .     .         +STOPPED  .        .
+Decided          .           .           .          .       .     .     .         .         .        .
 Receiving        .           .           .          .       .     .     .         .         .        .
 Empty            .           .           .          .       .     .     +RETURNED +RETURNED .        .
 Whole            .           .           .          .       .     .     .         .         .        .
@@ -116,21 +118,100 @@ peer_RETIRED     AG          AG          AG         .       .     .     .       
 peer_ABORTED     AG          AG          AG         AG      AG    AG    AG        .         .        .
 """
 
+HOME = """
+                 NEGOT    PERMIT        PREPAR COPYING RELOC SETTL RETURNING  ABORTING   RETIRED ABORTED
+Begin            .        .             .      .       .     .     .          .          .       .
+Resume           .        .             .      .       .     .     .          .          .       .
+agreed           PM       .             .      .       .     .     .          .          .       .
+refused          AD+HOME  .             .      .       .     .     .          .          .       .
+permitted        .        PR+PERMITTED  .      .       .     .     .          .          .       .
+forbidden        .        AG            .      .       .     .     .          .          .       .
+Prepared         .        .             .      .       .     .     .          .          .       .
+CopyDurable      .        .             .      RL      .     .     .          .          .       .
+AllMoved         .        .             .      .       SE    .     .          .          .       .
+ReturnAsked      .        .             .      .       RN    RN    .          .          .       .
+TermsEnded       AG       AG            AG     AG      RN    RN    .          .          .       .
+StopAsked        AG       AG            AG     AG      AG    AG    AG         .          .       .
+DeclaredLost     .        .             .      .       .     .     .          .          .       .
+Failed           AG       AG            AG     AG      AG    AG    AG         .          .       .
+Stopped          .        .             .      .       .     .     .          +STOPPED   .       .
+Decided          .        .             .      .       .     .     .          .          .       .
+Receiving        .        .             .      .       .     .     +RECEIVING +RECEIVING .       .
+Empty            .        .             .      .       .     .     .          .          .       .
+Whole            .        .             .      .       .     .     .          .          .       .
+Cleared          .        .             .      .       .     .     .          .          .       .
+Closed           .        .             .      .       .     .     .          .          +CLOSED .
+PeerForgot       .        AG            AG     AG      .     .     .          .          .       .
+PeerSilent       .        .             .      .       .     .     .          .          .       .
+peer_NEGOTIATING .        .             .      .       .     .     .          .          .       .
+peer_PERMITTING  .        .             .      .       .     .     .          .          .       .
+peer_PREPARING   .        .             .      .       .     .     .          .          .       .
+peer_COPYING     .        .             .      .       .     .     .          .          .       .
+peer_RELOCATING  .        .             .      .       .     .     .          .          .       .
+peer_SETTLED     .        .             .      .       .     .     .          .          .       .
+peer_RETURNING   .        .             .      .       RN    RN    .          .          .       .
+peer_ABORTING    AG       AG            AG     AG      AG    AG    AG         .          .       .
+peer_RETIRED     .        .             .      .       .     .     .          .          .       .
+peer_ABORTED     AG       AG            AG     AG      AG    AG    AG         .          .       .
+"""
+
+GIVER = """
+                 NEGOT      PERMIT     PREPAR     COPYING    RELOC      SETTL     RETURNING  ABORTING   RETIRED  ABORTED
+Begin            .          .          .          .          .          .          .          .          .          .
+Resume           .          .          .          .          .          .          .          .          .          .
+agreed           PM         .          .          .          .          .          .          .          .          .
+refused          AD+DECIDED .          .          .          .          .          .          .          .          .
+permitted        .          +PERMITTED .          .          .          .          .          .          .          .
+forbidden        .          AG         .          .          .          .          .          .          .          .
+Prepared         .          .          +PREPARED  .          .          .          .          .          .          .
+CopyDurable      .          .          .          +COPIED    .          .          .          .          .          .
+AllMoved         .          .          .          .          +MOVED     .          .          .          .          .
+ReturnAsked      .          .          .          .          RN         RN         .          .          .          .
+TermsEnded       AG         AG         AG         AG         RN         RN         .          .          .          .
+StopAsked        AG         AG         AG         AG         AG         AG         AG         .          .          .
+DeclaredLost     .          .          .          .          .          .          .          .          .          .
+Failed           AG         AG         AG         AG         AG         AG         AG         .          .          .
+Stopped          .          .          .          .          .          .          +STOPPED   +STOPPED   .          .
+Decided          .          .          .          .          .          .          +DECIDED   +DECIDED   .          .
+Receiving        .          .          .          .          .          .          .          .          .          .
+Empty            .          .          .          .          .          .          .          .          .          .
+Whole            .          .          .          .          .          .          .          .          .          .
+Cleared          .          .          .          .          .          .          .          .          .          .
+Closed           .          .          .          .          .          .          .          .          .          .
+PeerForgot       .          AG         AG         AG         .          .          .          .          .          .
+PeerSilent       .          .          .          .          .          .          .          .          .          .
+peer_NEGOTIATING .          .          .          .          .          .          .          .          .          .
+peer_PERMITTING  .          .          .          .          .          .          .          .          .          .
+peer_PREPARING   AG         AG         .          .          .          .          .          .          .          .
+peer_COPYING     AG         AG         AG         .          .          .          .          .          .          .
+peer_RELOCATING  AG         AG         AG         RL         .          .          .          .          .          .
+peer_SETTLED     AG         AG         AG         SE         SE         .          .          .          .          .
+peer_RETURNING   AG         AG         AG         RN         RN         RN         .          .          .          .
+peer_ABORTING    AG         AG         AG         AG         AG         AG         AG         .          .          .
+peer_RETIRED     AG         AG         AG         .          .          .          .          .          .          .
+peer_ABORTED     AG         AG         AG         AG         AG         AG         AG         .          .          .
+"""
+
+
+TABLES = {Role.SOURCE: SOURCE, Role.TARGET: TARGET, Role.HOME: HOME, Role.GIVER: GIVER}
+
 
 def at(role: Role, phase: Phase, *facts: Fact, peer_facts: tuple[Fact, ...] = (), **more: Any) -> Row:
     """A row as it plainly is when a side has come to a phase."""
     mine, theirs = set(facts), set(peer_facts)
+    giver = {F.PREPARED} if role is Role.HOME and phase.rank >= P.COPYING.rank else set()
     if phase.rank >= P.PREPARING.rank:
         mine.add(F.PERMITTED)
     if phase.rank >= P.COPYING.rank:
-        (mine if role is Role.TARGET else theirs).add(F.PREPARED)
+        (theirs if role.leads else mine).add(F.PREPARED)
     if phase is P.RETIRED:
-        (mine if role is Role.TARGET else theirs).add(F.RETURNED)
-        (mine if role is Role.SOURCE else theirs).update({F.RECEIVING, F.HOME})
+        (theirs if role.leads else mine).add(F.RETURNED if role is not Role.GIVER else F.DECIDED)
+        (mine if role.leads else theirs).update({F.RECEIVING, F.HOME})
     ended = phase in (P.RETURNING, P.ABORTING, *ENDS)
     fields: dict[str, Any] = {
         "move_all": True,
         "peer": phase,
+        "giver_facts": frozenset(giver),
         "ending": msgspec.structs.replace(WHY, phase=P.SETTLED) if ended else None,
     }
     return Row(role, phase=phase, facts=frozenset(mine), peer_facts=frozenset(theirs), **(fields | more))
@@ -143,7 +224,7 @@ def _cells(table: str) -> list[tuple[str, Phase, str]]:
 
 @pytest.mark.parametrize(
     ("role", "event", "phase", "expected"),
-    [(role, *cell) for role, table in ((Role.SOURCE, SOURCE), (Role.TARGET, TARGET)) for cell in _cells(table)],
+    [(role, *cell) for role, table in TABLES.items() for cell in _cells(table)],
 )
 def test_every_event_in_every_phase(role: Role, event: str, phase: Phase, expected: str) -> None:
     row = at(role, phase)
@@ -155,7 +236,7 @@ def test_every_event_in_every_phase(role: Role, event: str, phase: Phase, expect
 
 
 def test_the_tables_have_every_event() -> None:
-    for table in (SOURCE, TARGET):
+    for table in TABLES.values():
         assert {name for name, _, _ in _cells(table)} == set(EVENTS)
     assert {type(e) for e in EVENTS.values()} | {m.Overdue} == set(m.EVENTS)
 
@@ -187,6 +268,41 @@ def test_the_target_prepares_only_what_it_permits() -> None:
 @pytest.mark.parametrize("phase", [P.COPYING, P.RELOCATING, P.SETTLED, P.RETURNING])
 def test_a_prepared_target_follows_over_phases_that_it_did_not_hear_of(phase: Phase) -> None:
     assert go(at(Role.TARGET, P.PREPARING, F.PREPARED), m.PeerIs(phase)).phase is phase
+
+
+def test_home_begins_the_copy_when_both_others_are_prepared() -> None:
+    prepared = frozenset({F.PREPARED})
+    row = at(Role.HOME, P.PREPARING)
+    target, giver = m.PeerIs(P.PREPARING, prepared), m.PeerIs(P.PREPARING, prepared, giver=True)
+    assert go(row, target).phase is P.PREPARING
+    assert go(row, giver).phase is P.PREPARING
+    assert go(row, target, giver).phase is go(row, giver, target).phase is P.COPYING
+
+
+@pytest.mark.parametrize("phase", [P.RETURNING, P.ABORTING])
+def test_home_is_whole_only_when_the_target_has_nothing_and_the_giver_gives_nothing(phase: Phase) -> None:
+    row = at(Role.HOME, phase, F.STOPPED, F.RECEIVING)
+    returned = m.PeerIs(phase, frozenset({F.RETURNED}))
+    decided = m.PeerIs(phase, frozenset({F.DECIDED}), giver=True)
+    assert C.CHECK_WHOLE not in demands(row)
+    assert C.CHECK_WHOLE not in demands(go(row, returned))
+    assert C.CHECK_WHOLE not in demands(go(row, decided))
+    assert C.CHECK_WHOLE in demands(go(row, returned, decided))
+
+
+def test_a_giver_that_has_given_nothing_ends_without_the_others() -> None:
+    for phase in m.BEFORE:
+        row = go(at(Role.GIVER, phase), m.StopAsked(WHY), m.Stopped(), m.Decided())
+        assert row.phase is P.ABORTED
+    stopped = go(at(Role.GIVER, P.RELOCATING), m.StopAsked(WHY), m.Stopped(), m.Decided())
+    assert stopped.phase is P.ABORTING
+    assert go(stopped, m.PeerIs(P.ABORTED)).phase is P.ABORTED
+
+
+def test_a_giver_stops_its_keeper_first_on_every_way_back() -> None:
+    for row in (at(Role.GIVER, P.RETURNING), go(at(Role.GIVER, P.RELOCATING), m.StopAsked(WHY))):
+        assert demands(row)[0] is C.STOP_GRANTING
+        assert C.CHECK_DECIDED in demands(go(row, m.Stopped()))
 
 
 def test_a_migration_of_arrivals_never_settles_by_itself() -> None:

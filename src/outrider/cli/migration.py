@@ -1,4 +1,4 @@
-"""`outrider migration`: bring a service to another network, watch it, stop it, bring it home."""
+"""`outrider migration`: bring a service to another network, onward from there, watch it, stop it, bring it home."""
 
 import asyncio
 import datetime as dt
@@ -30,6 +30,10 @@ def start(
     service: Annotated[str, typer.Argument(help="A service that this network has deployed.", metavar="SERVICE")],
     directory: NetworkDir,
     to: Annotated[str, typer.Option("--to", help="The network to bring it to.", metavar="MCC-MNC[-NID]")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Go onward from this network, which hosts it now.", metavar="MCC-MNC[-NID]"),
+    ] = None,
     move_all: Annotated[bool, typer.Option("--move-all", help="Move UEs that have not arrived there too.")] = False,
     deadline: Annotated[str | None, typer.Option(help="Relocating (move-all: done) by then, or abort; 1h.")] = None,
     stay: Annotated[str | None, typer.Option(help="Return after so long; as long as the permission holds.")] = None,
@@ -45,13 +49,18 @@ def start(
     wait: Annotated[bool, typer.Option("--wait", help="Come back when UEs can be served there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a service to another network. Both networks must permit it; nothing moves before both have said so.
+    """Bring a service to another network. All networks concerned must permit it; nothing moves before they have.
+
+    With --from it goes onward, from a network that hosts it to a third one, as with `--from 999-71-000007ed9d5 --to
+    999-72`: home begins that, too, and all three permit it. UEs that are still at home go straight to the third when
+    they arrive there.
 
     Example: outrider migration start group-coordination --to 999-71-000007ed9d5 --dir a --wait
     """
     wanted = {
         "service": service,
         "target": to,
+        "source": source,
         "moveAll": move_all,
         "deadlineS": seconds(deadline),
         "stayS": seconds(stay),
@@ -108,10 +117,10 @@ def show(
     migration: Id,
     directory: NetworkDir,
     events: Annotated[bool, typer.Option("--events", help="What happened to it here, in order.")] = False,
-    contract: Annotated[bool, typer.Option("--contract", help="The terms that both networks signed.")] = False,
+    contract: Annotated[bool, typer.Option("--contract", help="The terms that all networks signed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a migration as both networks see it.
+    """Show a migration as all networks see it.
 
     Example: outrider migration show m-0f3a9c52e1b87d46 --dir a --events
     """
@@ -278,12 +287,10 @@ def _describe(m: Any) -> str:
         lines.append(f"  in doubt  {len(m['inDoubt'])} UEs, {', '.join(m['inDoubt'][:3])}…")
     if m["unreachableUes"]:
         lines.append(f"  away      {m['unreachableUes']} UEs cannot be reached")
-    partner = m["partner"]
-    answers = "" if partner["answers"] else " (does not answer)"
-    store = f", store {partner['storeId']}" if partner["storeId"] else ""
-    lines.append(f"  partner   {partner['network']}{answers}: {partner['phase'] or 'not heard of yet'}{store}")
-    if "STORE_LOST" in partner.get("waitingFor", ""):
-        lines.append(f"            waits for {partner['waitingFor']}")
+    giver = m.get("giver")
+    lines += _partner("partner" if giver is None else "target", m["partner"])
+    if giver is not None:
+        lines += _partner("source", giver)
     began = m["phases"].get("NEGOTIATING", m["createdMs"])
     for phase, at in m["phases"].items():
         lines.append(f"  {phase:<12} {_clock(at)}  +{(at - began) / 1000:.3f} s")
@@ -292,6 +299,15 @@ def _describe(m: Any) -> str:
     if "contract" in m:
         lines.append(msgspec.json.format(msgspec.json.encode(m["contract"]), indent=2).decode())
     return "\n".join(lines)
+
+
+def _partner(what: str, partner: Any) -> list[str]:
+    answers = "" if partner["answers"] else " (does not answer)"
+    store = f", store {partner['storeId']}" if partner["storeId"] else ""
+    lines = [f"  {what:<8}  {partner['network']}{answers}: {partner['phase'] or 'not heard of yet'}{store}"]
+    if "STORE_LOST" in partner.get("waitingFor", ""):
+        lines.append(f"            waits for {partner['waitingFor']}")
+    return lines
 
 
 def _lost(loss: Any) -> list[str]:

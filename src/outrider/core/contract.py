@@ -43,7 +43,6 @@ class Contract(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     mode: Literal["async", "sync"] = "async"
     arrival_evidence: Literal["home-verified", "target-asserted"] = "home-verified"
     move_all: bool = False
-    onward_allowed: bool = False
     window: Window
     deadline_ms: Time
     ue_group: Line | None = None
@@ -56,6 +55,8 @@ class Contract(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
         check_networks(self.source, self.target, self.home)
         if self.source == self.target:
             raise ValueError("source and target are the same network")
+        if self.home == self.target:
+            raise ValueError("the target is home: that is a return")
         if not self.window.start_ms < self.deadline_ms <= self.window.end_ms:
             raise ValueError("the deadline is not inside the window")
 
@@ -63,6 +64,11 @@ class Contract(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     def parties(self) -> tuple[str, ...]:
         """The networks that must have signed it."""
         return parties(self.source, self.target, self.home)
+
+    @property
+    def onward(self) -> bool:
+        """Whether the service goes from a network that hosts it to another one; home is a third, and leads."""
+        return self.home != self.source
 
     def encode(self) -> bytes:
         """The bytes that are signed."""

@@ -282,7 +282,8 @@ class Actor:
                 self._no_want_until_s = host.now_s() + limits.WANT_BACKOFF_MS / 1000
                 self._later("want again", limits.WANT_BACKOFF_MS, None)  # so long the actor is there to remember it
                 self._forward_all(peer, row)
-            case ownership.SendWant(peer, mig):
+            case ownership.SendWant(_, mig):
+                peer = host.route(self.key, row)[1]  # a hint may know better than the row
                 self._want_until_s = host.now_s() + limits.WANT_LIMIT_MS / 1000
                 self._later("want", limits.WANT_LIMIT_MS, ownership.NotOwner(peer, 0))
                 host.send(peer, messages.Want(mig, self.key, None, host.migrations.evidence(mig)))

@@ -5,6 +5,7 @@ import msgspec
 from outrider.core.refusal import Refusal, Refused
 from outrider.host.host import Host
 from outrider.host.migrations import HostMigration
+from outrider.host.onward import gone
 from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
 from outrider.sbi.router import Router
@@ -42,6 +43,7 @@ def routes(host: Host) -> Router:
     router.add("POST", f"{base}/migrations/{{migrationId}}/finish", control.finish)
     router.add("POST", f"{base}/migrations/{{migrationId}}/may-declare-lost", control.may_declare_lost)
     router.add("POST", f"{base}/migrations/{{migrationId}}/declare-lost", control.declare_lost)
+    router.add("POST", f"{base}/gone", control.gone)
     router.add("PUT", f"{base}/permission", control.permission)
     router.add("POST", f"{base}/erase", control.erase)
     return router
@@ -151,6 +153,11 @@ class Control:
             return problem(404, "MIGRATION_UNKNOWN", _UNKNOWN)
         loss = await self._host.lost.declare(migration, request.json()["storeId"])
         return refusal_response(loss) if isinstance(loss, Refusal) else json_response(200, loss)
+
+    async def gone(self, request: Request) -> Response:
+        """Another network hosts the service no more: its keys are looked for where they went."""
+        said = request.json()
+        return json_response(200, {"rows": await gone(self._host, said["network"], said["to"])})
 
     async def permission(self, request: Request) -> Response:
         """Whether the software may serve: a revoked owner answers 503, keeps its state and may still give it away."""

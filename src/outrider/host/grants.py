@@ -23,6 +23,7 @@ class Grants:
         self._host = host
         self.pending: dict[tuple[bytes, int], messages.Grant] = {}
         """Grants received and not decided yet, by key and epoch."""
+        self._givers: dict[tuple[bytes, int], str] = {}
         self._recalled: dict[tuple[bytes, int], list[bytes]] = {}
         self.sent_bodies = {"full": 0, "delta": 0, "same": 0}
 
@@ -83,6 +84,7 @@ class Grants:
         """A grant has come: keep it and tell the key's actor."""
         host = self._host
         self.pending[grant.key, grant.x] = grant
+        self._givers[grant.key, grant.x] = peer
         cause = host.migrations.why_not_take(grant.mig, peer)
         if cause:
             log.info("grant.not-admitted", key=key_text(grant.key), peer=peer, cause=cause)
@@ -97,12 +99,18 @@ class Grants:
             )
         )
 
+    def giver(self, key: bytes, x: int) -> str:
+        """The network that a grant which is not decided yet has come from."""
+        return self._givers[key, x]
+
     def forget(self, key: bytes) -> None:
         """Nothing will be decided of what has come for this key."""
         for pending in [p for p in self.pending if p[0] == key]:
             del self.pending[pending]
+            self._givers.pop(pending, None)
 
     def done(self, key: bytes, x: int) -> messages.Grant | None:
         """The grant is decided; returns it, if it was seen."""
         self._recalled.pop((key, x), None)
+        self._givers.pop((key, x), None)
         return self.pending.pop((key, x), None)

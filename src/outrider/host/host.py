@@ -207,9 +207,18 @@ class Host:
         if kept:
             facts = {"keys": str(len(kept)), "first": key_text(kept[0])}
             return Refusal("CONTEXTS_OWNED_HERE", "contexts are owned or in doubt here", facts, status=409)
+        behind = self._untold()
+        if behind:
+            sentence = "home's shadow does not have yet all that was done here"
+            return Refusal("SHADOW_BEHIND", sentence, {"messages": str(behind)}, status=409)
         keys = await self.reading(lambda store: [key for key, *_ in store.heads(b"", b"\xff")])
         await self.committer.submit(Erase(keys))
         return len(keys)
+
+    def _untold(self) -> int:
+        """What home does not have yet of this host's log; what has gone onward from here is nowhere else (§7)."""
+        shadow = self.followers.shadow
+        return 0 if shadow is None else shadow.pending.lag + self.peers.lane(shadow.home).waiting
 
     # -------------------------------------------------------------------------------- clocks and reading
 
@@ -293,6 +302,10 @@ class Host:
         """A hint where a key is; never durable, never an epoch (PROTOCOL.md §1)."""
         if owner != self.me and epoch > self._routes.get(key, (0, ""))[0]:
             self._routes[key] = (epoch, owner)
+
+    def forget_routes(self, network: str) -> None:
+        """That network has no key any more."""
+        self._routes = {key: hint for key, hint in self._routes.items() if hint[1] != network}
 
     def not_owner(self, job: Job, key: bytes | None, epoch: int, owner: str) -> None:
         """Tell whoever forwarded a job that it was not run here, and where the key is."""

@@ -95,6 +95,14 @@ class Identities:
             return
         if message.key is not None:
             self.learn(identity, message.key)
+        if message.key is not None and message.owner not in (self._host.me, peer):
+            mig = self._host.migrations.inbound(message.owner)
+            if mig is not None:  # home has named the network that has it: that one is asked, by key
+                actor = self._host.actor(message.key)
+                for job in self._asking.pop(identity, ()):
+                    actor.submit(job)
+                actor.event(ownership.Demand(mig))
+                return
         if message.cause != "UE_UNKNOWN":
             self._no_want_until_s[identity] = self._host.now_s() + limits.WANT_BACKOFF_MS / 1000
         self._send_on(identity, message.owner if message.owner != self._host.me else peer)
@@ -158,15 +166,15 @@ class Identities:
         self._host.loop.call_at(job.deadline_s, overdue)
 
     def _want(self, identity: str, jobs: deque[Job]) -> bool:
-        """Ask the source of a migration to this network for a UE by identity; False if there is no such migration."""
+        """Ask home for a UE by identity, under a migration to this network; False if there is none."""
         host = self._host
         migration = next((m for m in host.migrations.active if m.role == "target"), None)
         if migration is None:
             return False
         self._asking[identity] = jobs
         evidence = host.migrations.evidence(migration.migration_id)
-        host.send(migration.peer, messages.Want(migration.migration_id, None, identity, evidence))
-        host.later(limits.WANT_LIMIT_MS, lambda: self._send_on(identity, migration.peer))
+        host.send(migration.home, messages.Want(migration.migration_id, None, identity, evidence))
+        host.later(limits.WANT_LIMIT_MS, lambda: self._send_on(identity, migration.home))
         return True
 
     def _send_on(self, identity: str, peer: str) -> None:

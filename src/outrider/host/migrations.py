@@ -23,7 +23,8 @@ log = structlog.get_logger()
 class HostMigration(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One migration at one host. `sweep`: only UEs that have arrived move, or all of them.
 
-    `role` is "home" where keys move between two other networks: home hears of it, follows, and forwards.
+    `role` is "home" where keys move between two other networks: home follows, gives the target those UEs that it has,
+    and may have every UE back. `peer` is the target then; at the target it is the network that gives, beside home.
     """
 
     migration_id: str
@@ -110,14 +111,12 @@ class Migrations:
 
     def inbound(self, peer: str) -> str | None:
         """The migration under which keys of that peer may come here, if there is one."""
-        for m in self.active:
-            if m.peer == peer and m.role == "target":
-                return m.migration_id
-        return None
+        return next((m.migration_id for m in self.active if m.role == "target" and peer in (m.peer, m.home)), None)
 
     def between(self, peer: str) -> str | None:
         """The migration with that peer, whichever way its keys go: a UE that turns back goes the other way."""
-        return next((m.migration_id for m in self.active if m.peer == peer), None)
+        found = (m.migration_id for m in self.active if m.peer == peer)
+        return next(found, None) or self.inbound(peer)
 
     def evidence(self, migration_id: str) -> dict[str, str]:
         """What a WANT of this migration carries."""
@@ -132,14 +131,16 @@ class Migrations:
     def may_give(self, migration_id: str, peer: str) -> bool:
         """Whether a key may be given to that peer under that migration now."""
         m = self._all.get(migration_id)
-        if m is None or m not in self.active or m.peer != peer:
+        if m is None or m not in self.active:
             return False
-        return m.relocating if m.role == "source" else peer == m.home  # home may always have a UE back
+        if m.role == "target":
+            return peer == m.home  # home may always have a UE back
+        return m.relocating and peer == m.peer
 
     def why_not_take(self, migration_id: str, peer: str) -> str | None:
         """The cause for which a grant of that migration is refused; None if it is taken."""
         m = self._all.get(migration_id)
-        if m is None or m.peer != peer:
+        if m is None or not (peer == m.peer or (m.role == "target" and peer == m.home)):
             return "MIGRATION_UNKNOWN"
         if m.aborted is not None:
             return "MIGRATION_ABORTED"

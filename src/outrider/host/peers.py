@@ -42,7 +42,8 @@ class Peers:
     def store_of(self, peer: str, mig: str) -> str:
         """The peer's store that a migration is with, pinned at its start: a reborn one must not take its grants."""
         migration = self._host.migrations.get(mig)
-        return (migration.peer_store_id if migration is not None else None) or self.store(peer)
+        pinned = migration.peer_store_id if migration is not None and migration.peer == peer else None
+        return pinned or self.store(peer)
 
     def lane(self, peer: str) -> Lane:
         """The control lane to a peer."""

@@ -7,7 +7,7 @@ Rows are counted by SQLite, beside the event loop, only while somebody wants to 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from outrider.core import limits
@@ -38,11 +38,21 @@ def _copies(store: ContextStore) -> dict[int, int]:
     return {p: store.copy_count(*partition_range(p)) for p in range(PARTITIONS)}
 
 
-def _held(states: Collection[Ownership]) -> str:
-    """Whether a host owns everything, or nothing: what a way back waits for."""
-    if all(state is Ownership.OWNED for state in states):
+def _away(rows: list[RowCount]) -> dict[str, int]:
+    """Rows of keys that are at another network, or were given to it, by network."""
+    away = Counter[str]()
+    for counted in rows:
+        if counted.state is not Ownership.OWNED and counted.peer is not None:
+            away[counted.peer] += counted.rows
+    return dict(away)
+
+
+def _held(rows: list[RowCount]) -> str:
+    """Whether a host owns everything, or nothing, and where the rest is: what a way back waits for."""
+    if all(counted.state is Ownership.OWNED for counted in rows):
         return "whole"
-    return "empty" if all(state is Ownership.FOREIGN for state in states) else "some"
+    some = "empty" if all(counted.state is Ownership.FOREIGN for counted in rows) else "some"
+    return "-".join([some, *sorted(_away(rows))])
 
 
 class Progress:
@@ -80,12 +90,13 @@ class Progress:
         Waits while the version is `after`, but not longer than that.
         """
         await self._other_than(after, wait_ms, self._holding)
-        rows = Counter[Ownership]()
-        for counted in await self._counted_rows():
+        counts, rows = await self._counted_rows(), Counter[Ownership]()
+        for counted in counts:
             rows[counted.state] += counted.rows
         return {
-            "version": self._version(_held(rows.keys())),
+            "version": self._version(_held(counts)),
             "rows": {state.value: rows[state] for state in Ownership},
+            "away": _away(counts),
             "ues": sum((await self._counted_copies()).values()),
         }
 
@@ -182,8 +193,7 @@ class Progress:
     # ------------------------------------------------------------------------------------------ waiting
 
     async def _holding(self) -> _Standing:
-        states = {c.state for c in await self._counted_rows(when_due=True)}
-        return _Standing(self._version(_held(states)), rows_matter=True)
+        return _Standing(self._version(_held(await self._counted_rows(when_due=True))), rows_matter=True)
 
     async def _standing(self, migration_id: str) -> _Standing:
         """The state; only where doubts decide about it do rows have to be counted."""

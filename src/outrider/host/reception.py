@@ -123,13 +123,19 @@ class Reception:
 
     def _not_owner(self, peer: str, m: messages.NotOwner) -> None:
         host = self._host
+        newer = False
         if m.key is not None:
+            newer = m.epoch > host.route(m.key, host.store.row(m.key))[0]
             host.note_route(m.key, m.epoch, m.owner)
         if m.fwd_id:
             host.forwards.not_owner(peer, m)
         elif m.identity is not None:
             host.identities.not_given(peer, m)
         elif m.key is not None and m.key in host.actors and host.actors[m.key].vol.wanted:
+            mig = host.migrations.between(m.owner) if newer and m.owner not in (host.me, peer) else None
+            if mig is not None:  # another network has it by now, of which it may be had: that one is asked
+                host.send(m.owner, messages.Want(mig, m.key, None, host.migrations.evidence(mig)))
+                return
             host.actor(m.key).event(ownership.NotOwner(m.owner if m.owner != host.me else peer, m.epoch))
 
     def _forward(self, peer: str, m: messages.Forward) -> None:
@@ -149,13 +155,12 @@ class Reception:
 
     def job_from_grant(self, grant: messages.Grant, fwd_id: int, carried: Carried, remaining_ms: int) -> Job:
         """A request that rode in a grant: it runs here, and its answer goes back to the giver."""
-        migration = self._host.migrations.get(grant.mig)
-        assert migration is not None
+        giver = self._host.grants.giver(grant.key, grant.x)
         job = self._job(carried, remaining_ms)
         job.identity = grant.identity
-        job.origin = migration.peer
+        job.origin = giver
         job.waited = "held"
-        self._answer_to(migration.peer, fwd_id, job)
+        self._answer_to(giver, fwd_id, job)
         return job
 
     def _job(self, carried: Carried, remaining_ms: int) -> Job:

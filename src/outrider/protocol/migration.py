@@ -1,8 +1,8 @@
 """The phases of a migration: the one machine that both LMSFs run, each on its own journal (DESIGN §5, PROTOCOL §3.9).
 
 `MIGRATION.step(row, None, event)` returns the new row; the caller journals it *before* it does what the commands say.
-The machine does no I/O, reads no clock and draws no chance. Source and target run the same table; where they differ,
-the rule says so. No network coordinates the other: each has its own row, and they tell each other what they know.
+The machine does no I/O, reads no clock and draws no chance. All networks run the same table; where they differ, the
+rule says so. No network coordinates the others: each has its own row, and they tell each other what they know.
 
 Theory of operation
 -------------------
@@ -15,10 +15,10 @@ What has to be done now is a function of the row alone (`demands`). Each step re
 on after a crash is not a second mechanism but the same one. Every command may be repeated; a command that has taken
 effect before has none. What a command finds out comes back as an event.
 
-The source leads to RELOCATING: it offers, both sides sign the same contract and judge the same permissions, the
-target prepares and says PREPARED, the source copies, and from RELOCATING on UEs change owner as they arrive (all of
-them without waiting, where the contract says move-all: then SETTLED). Nothing in this table moves a UE. That is
-`protocol.ownership`, in the keepers; a keeper grants only between "relocate" and "stop".
+The source, which is home, leads to RELOCATING: it offers, both sides sign the same contract and judge the same
+permissions, the target prepares and says PREPARED, the source copies, and from RELOCATING on UEs change owner as they
+arrive (all of them without waiting, where the contract says move-all: then SETTLED). Nothing in this table moves a UE.
+That is `protocol.ownership`, in the keepers; a keeper grants only between "relocate" and "stop".
 
 The way back is one procedure, whatever started it. The source opens its keeper for the return (RECEIVING), the target
 gives every key back until it has none (RETURNED), the source sees in its own store that it owns every key (HOME), and
@@ -34,9 +34,13 @@ Why both sides end alike
     RETIRED and ABORTED are entered once and never left. The target follows the source into its end; an abort that
     meets a source which is RETIRED already came too late and ends RETIRED too.
 
-What has no rule here
-    Going onward to a third network without coming home first, and a home that is neither source nor target: an offer
-    that asks for either is refused. Return and a new migration do the same in two steps.
+Where the service goes onward
+    From a network that hosts it (the giver) to another one, with home a third. Home leads, as it does where it is the
+    source: so nothing of the way back is otherwise, and home can stop it at any moment. What is new is that another
+    one gives. The giver follows home's phases: it copies in COPYING and says COPIED, gives in RELOCATING and says
+    MOVED, stops when home goes back or stops, and says DECIDED when the target has answered for everything that it was
+    given. Home's own store does not show what is at the target. So home is whole (HOME) when the target has nothing
+    (RETURNED) and the giver will give nothing (DECIDED); before that the target does not erase.
 
 What a lost store does
     The target's keeper comes back without its store (PROTOCOL.md §9): it owns nothing, so it gives nothing back, and
@@ -66,7 +70,7 @@ from typing import Any
 
 import msgspec
 
-from outrider.protocol.phase import Ending, Fact, Phase, Role, Row, demands, may_clear
+from outrider.protocol.phase import Ending, Fact, Phase, Role, Row, demands, may_clear, may_have_moved, nothing_there
 from outrider.protocol.table import Rule, Step, Table
 
 Stepped = Step[Row, None]
@@ -78,36 +82,36 @@ Stepped = Step[Row, None]
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The operator asks for it (source), or an offer has come (target)."""
+    """The operator asks for it (lead), or an offer has come (target, giver)."""
 
 
 @dataclass(frozen=True, slots=True)
 class OfferJudged:
-    """The target's answer to the offer: at the target its own judgement, at the source what came back."""
+    """The answer to the offer: at a network that follows its own judgement, at the lead what came back."""
 
     refused: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Permissions are exchanged and judged: at the source by both sides, at the target by itself."""
+    """Permissions are exchanged and judged: at the lead by all sides, at a network that follows by itself."""
 
     refused: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Target: everything of PREPARING is done."""
+    """Target, giver: everything of PREPARING is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyDurable:
-    """Source: the copy is durable at the target, and followed."""
+    """Source, giver: the copy is durable at the target, and followed. Home: the giver says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllMoved:
-    """Source: the target owns every key in scope, and digests were equal."""
+    """Source, giver: the target owns every key in scope, and digests were equal. Home: the giver says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +163,13 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """Giver: no key that it gave is without an answer, and it gives none any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Receiving:
-    """Source: the own keeper is open for the way back."""
+    """Lead: the own keeper is open for the way back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,7 @@ class Empty:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Source: the own keeper owns every key; none is granted away or foreign."""
+    """Lead: no key is at the target, or on its way there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +189,17 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Source: the receipt is checked and kept."""
+    """Lead: the receipt is checked and kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerIs:
-    """The partner tells where it stands."""
+    """The partner tells where it stands; or, to home, the giver."""
 
     phase: Phase
     facts: frozenset[Fact] = frozenset()
     ending: Ending | None = None
+    giver: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +219,7 @@ class Resume:
 
 EVENTS: tuple[type, ...] = (
     Begin, OfferJudged, Judged, Prepared, CopyDurable, AllMoved, ReturnAsked, TermsEnded, StopAsked, DeclaredLost,
-    Failed, Overdue, Stopped, Receiving, Empty, Whole, Cleared, Closed, PeerIs, PeerForgot, PeerSilent, Resume,
+    Failed, Overdue, Stopped, Decided, Receiving, Empty, Whole, Cleared, Closed, PeerIs, PeerForgot, PeerSilent, Resume,
 )  # fmt: skip
 
 
@@ -226,6 +236,8 @@ def _know(row: Row, fact: Fact, why: str) -> Stepped:
 
 
 def _merged(row: Row, e: PeerIs) -> Row:
+    if e.giver:
+        return msgspec.structs.replace(row, giver_facts=row.giver_facts | e.facts)
     peer = max(row.peer, e.phase, key=lambda phase: phase.rank)
     return msgspec.structs.replace(row, peer=peer, peer_facts=row.peer_facts | e.facts)
 
@@ -250,13 +262,14 @@ def _lost(row: Row, vol: None, e: DeclaredLost) -> Stepped:
 
 def _refused(row: Row, vol: None, e: OfferJudged) -> Stepped:
     assert e.refused is not None
-    clean = Fact.HOME if row.role is Role.SOURCE else Fact.CLEARED
+    clean = Fact.HOME if row.role.leads else Fact.CLEARED if row.role is Role.TARGET else Fact.DECIDED
     why = f"refused: {e.refused.sentence}"
     return _go(row, Phase.ABORTED, why, facts=row.facts | {clean}, ending=_met(row, e.refused))
 
 
 def _agreed(row: Row, vol: None, e: OfferJudged) -> Stepped:
-    return _go(row, Phase.PERMITTING, "both sides have signed the contract")
+    why = "both sides have signed the contract" if row.role is not Role.GIVER else "signed here"
+    return _go(row, Phase.PERMITTING, why)
 
 
 def _not_permitted(row: Row, vol: None, e: Judged) -> Stepped:
@@ -264,11 +277,11 @@ def _not_permitted(row: Row, vol: None, e: Judged) -> Stepped:
     return _go(row, Phase.ABORTING, f"not permitted: {e.refused.sentence}", ending=_met(row, e.refused))
 
 
-def _permitted_source(row: Row, vol: None, e: Judged) -> Stepped:
-    return _go(row, Phase.PREPARING, "both sides permit it", facts=row.facts | {Fact.PERMITTED})
+def _permitted_lead(row: Row, vol: None, e: Judged) -> Stepped:
+    return _go(row, Phase.PREPARING, "all sides permit it", facts=row.facts | {Fact.PERMITTED})
 
 
-def _permitted_target(row: Row, vol: None, e: Judged) -> Stepped:
+def _permitted_here(row: Row, vol: None, e: Judged) -> Stepped:
     return _know(row, Fact.PERMITTED, "permitted here")
 
 
@@ -278,6 +291,14 @@ def _prepared(row: Row, vol: None, e: Prepared) -> Stepped:
 
 def _copied(row: Row, vol: None, e: CopyDurable) -> Stepped:
     return _go(row, Phase.RELOCATING, "the copy is durable at the target and is followed")
+
+
+def _copied_here(row: Row, vol: None, e: CopyDurable) -> Stepped:
+    return _know(row, Fact.COPIED, "the copy is durable at the target and is followed")
+
+
+def _moved_here(row: Row, vol: None, e: AllMoved) -> Stepped:
+    return _know(row, Fact.MOVED, "the target has every UE that was in scope here")
 
 
 def _settle(row: Row, vol: None, e: AllMoved) -> Stepped:
@@ -290,6 +311,14 @@ def _return(row: Row, vol: None, e: ReturnAsked | TermsEnded) -> Stepped:
 
 def _stopped(row: Row, vol: None, e: Stopped) -> Stepped:
     return _know(row, Fact.STOPPED, "the keeper grants and accepts nothing any more")
+
+
+def _decided(row: Row, vol: None, e: Decided) -> Stepped:
+    return _know(row, Fact.DECIDED, "nothing that was given is in doubt")
+
+
+def _decided_end(row: Row, vol: None, e: Decided) -> Stepped:
+    return _go(row, Phase.ABORTED, "nothing was given", facts=row.facts | {Fact.DECIDED})
 
 
 def _receiving(row: Row, vol: None, e: Receiving) -> Stepped:
@@ -335,7 +364,7 @@ def _peer_returns(row: Row, vol: None, e: PeerIs) -> Stepped:
 
 
 def _follow(row: Row, vol: None, e: PeerIs) -> Stepped:
-    return _go(_merged(row, e), e.phase, f"the source is {e.phase.value}: {e.phase.sentence}")
+    return _go(_merged(row, e), e.phase, f"the lead is {e.phase.value}: {e.phase.sentence}")
 
 
 def _start_copy(row: Row, vol: None, e: PeerIs) -> Stepped:
@@ -358,7 +387,8 @@ def _heard(row: Row, vol: None, e: PeerIs) -> Stepped:
     if new == row:
         return Step(row, None, (), "nothing new from the partner")
     # What the partner does is news only where this side waits for it.
-    return Step(new, None, demands(new) if demands(new) != demands(row) else (), f"the partner is {new.peer.value}")
+    who = "giver" if e.giver else "partner"
+    return Step(new, None, demands(new) if demands(new) != demands(row) else (), f"the {who} is {e.phase.value}")
 
 
 def _peer_lost(row: Row, vol: None, e: PeerIs) -> Stepped:
@@ -377,60 +407,79 @@ def _alone_end(row: Row, vol: None, e: PeerForgot | PeerSilent) -> Stepped:
     return _go(row, Phase.ABORTED, "every UE is home; the partner did not say that it is clear")
 
 
-def _source_only(row: Row, vol: None, e: Any) -> bool:
-    return row.role is Role.SOURCE
+def _lead_only(row: Row, vol: None, e: Any) -> bool:
+    return row.role.leads
+
+
+def _follower_only(row: Row, vol: None, e: Any) -> bool:
+    return not row.role.leads
 
 
 def _target_only(row: Row, vol: None, e: Any) -> bool:
     return row.role is Role.TARGET
 
 
+def _giver_only(row: Row, vol: None, e: Any) -> bool:
+    return row.role is Role.GIVER
+
+
+def _nothing_given(row: Row, vol: None, e: Decided) -> bool:
+    return row.role is Role.GIVER and not may_have_moved(row)
+
+
 def _refusal(row: Row, vol: None, e: OfferJudged | Judged) -> bool:
     return e.refused is not None
 
 
-def _target_and_source_past(phase: Phase) -> Callable[[Row, None, Any], bool]:
-    return lambda r, v, e: r.role is Role.TARGET and phase.rank <= e.phase.rank <= Phase.RETIRED.rank
+def _lead_past(phase: Phase) -> Callable[[Row, None, Any], bool]:
+    return lambda r, v, e: not r.role.leads and phase.rank <= e.phase.rank <= Phase.RETIRED.rank
 
 
-def _target_and_source_in(phase: Phase) -> Callable[[Row, None, Any], bool]:
-    return lambda r, v, e: r.role is Role.TARGET and e.phase is phase
+def _lead_in(phase: Phase) -> Callable[[Row, None, Any], bool]:
+    return lambda r, v, e: not r.role.leads and e.phase is phase
 
 
 def _permitted_and_asked(row: Row, vol: None, e: PeerIs) -> bool:
-    return row.role is Role.TARGET and e.phase is Phase.PREPARING and Fact.PERMITTED in row.facts
+    return _lead_in(Phase.PREPARING)(row, vol, e) and Fact.PERMITTED in row.facts
 
 
 def _unprepared_but_past(row: Row, vol: None, e: PeerIs) -> bool:
-    return Fact.PREPARED not in row.facts and _target_and_source_past(Phase.COPYING)(row, vol, e)
+    return Fact.PREPARED not in row.facts and _lead_past(Phase.COPYING)(row, vol, e)
 
 
-def _target_prepared(row: Row, vol: None, e: PeerIs) -> bool:
-    return row.role is Role.SOURCE and Fact.PREPARED in e.facts
+def _all_prepared(row: Row, vol: None, e: PeerIs) -> bool:
+    told = _merged(row, e)
+    giver = row.role is not Role.HOME or Fact.PREPARED in told.giver_facts
+    return row.role.leads and Fact.PREPARED in told.peer_facts and giver
 
 
-def _target_empty(row: Row, vol: None, e: Whole) -> bool:
-    return row.role is Role.SOURCE and Fact.RETURNED in row.peer_facts
+def _nothing_there(row: Row, vol: None, e: Whole) -> bool:
+    return row.role.leads and nothing_there(row)
 
 
-def _empty_and_retired(row: Row, vol: None, e: PeerIs) -> bool:
-    return row.role is Role.TARGET and e.phase is Phase.RETIRED and Fact.RETURNED in row.facts
+def _done_and_retired(row: Row, vol: None, e: PeerIs) -> bool:
+    done = Fact.RETURNED if row.role is Role.TARGET else Fact.DECIDED
+    return _lead_in(Phase.RETIRED)(row, vol, e) and done in row.facts
 
 
-def _source_stopped(row: Row, vol: None, e: Whole) -> bool:
-    return row.role is Role.SOURCE and Fact.STOPPED in row.facts
+def _decided_and_aborted(row: Row, vol: None, e: PeerIs) -> bool:
+    return row.role is Role.GIVER and e.phase is Phase.ABORTED and Fact.DECIDED in row.facts
+
+
+def _lead_stopped(row: Row, vol: None, e: Whole) -> bool:
+    return row.role.leads and Fact.STOPPED in row.facts
 
 
 def _stopped_and_target_clear(row: Row, vol: None, e: Whole) -> bool:
-    return _source_stopped(row, vol, e) and Fact.CLEARED in row.peer_facts
+    return _lead_stopped(row, vol, e) and Fact.CLEARED in row.peer_facts
 
 
-def _source_home(row: Row, vol: None, e: PeerForgot | PeerSilent) -> bool:
-    return row.role is Role.SOURCE and Fact.HOME in row.facts
+def _lead_home(row: Row, vol: None, e: PeerForgot | PeerSilent) -> bool:
+    return row.role.leads and Fact.HOME in row.facts
 
 
 def _home_and_target_clear(row: Row, vol: None, e: PeerIs) -> bool:
-    return row.role is Role.SOURCE and Fact.HOME in row.facts and Fact.CLEARED in row.peer_facts | e.facts
+    return row.role.leads and Fact.HOME in row.facts and Fact.CLEARED in _merged(row, e).peer_facts
 
 
 def _source_not_home(row: Row, vol: None, e: DeclaredLost) -> bool:
@@ -454,7 +503,7 @@ def _returning_there(row: Row, vol: None, e: PeerIs) -> bool:
 
 
 def _move_all(row: Row, vol: None, e: AllMoved) -> bool:
-    return row.role is Role.SOURCE and row.move_all
+    return row.role.leads and row.move_all
 
 
 def _target_may_clear(row: Row, vol: None, e: Cleared) -> bool:
@@ -473,7 +522,7 @@ _AHEAD = (
     (P.COPYING, (P.RELOCATING, P.SETTLED)),
     (P.RELOCATING, (P.SETTLED,)),
 )
-_past, _in = _target_and_source_past, _target_and_source_in
+_past, _in = _lead_past, _lead_in
 
 
 def _rules(
@@ -495,50 +544,56 @@ RULES: tuple[Rule[Row, None], ...] = tuple(_rules(
     ("resume", tuple(P), Resume, None, "restart", "§5", _resume, None),
     # Terms and permissions. A refused offer has left nothing anywhere, so it ends at once.
     ("offer-refused", P.NEGOTIATING, OfferJudged, P.ABORTED, "refused", "§5", _refused, _refusal),
-    ("offer-agreed", P.NEGOTIATING, OfferJudged, P.PERMITTING, "signed by both", "§5", _agreed, None),
+    ("offer-agreed", P.NEGOTIATING, OfferJudged, P.PERMITTING, "signed", "§5", _agreed, None),
     ("not-permitted", P.PERMITTING, Judged, P.ABORTING, "refused by a side", "§6", _not_permitted, _refusal),
-    ("permitted", P.PERMITTING, Judged, P.PREPARING, "source: by both", "§6", _permitted_source, _source_only),
-    ("permitted-here", P.PERMITTING, Judged, None, "target: here", "§6", _permitted_target, None),
+    ("permitted", P.PERMITTING, Judged, P.PREPARING, "lead: by all", "§6", _permitted_lead, _lead_only),
+    ("permitted-here", P.PERMITTING, Judged, None, "follower: here", "§6", _permitted_here, None),
     # Anybody stops it, in any phase, and hears of it from the partner.
     ("stop", LIVE, StopAsked, P.ABORTING, "an operator stops", "§3.9", _abort, None),
     ("lost", (*LIVE[4:], P.ABORTING), DeclaredLost, P.ABORTING, "source: not home", "§9", _lost, _source_not_home),
     ("failed", LIVE, Failed, P.ABORTING, "a step is refused", "§3.9", _abort, None),
     ("overdue", LIVE, Overdue, P.ABORTING, "this phase", "§3.9", _abort, _this_phase),
-    ("peer-stops", LIVE, PeerIs, P.ABORTING, "partner has stopped", "§3.9", _peer_aborts, _stopped_there),
+    ("peer-stops", LIVE, PeerIs, P.ABORTING, "another has stopped", "§3.9", _peer_aborts, _stopped_there),
     ("terms-ended", BEFORE, TermsEnded, P.ABORTING, "deadline, permission", "§6", _abort, None),
     ("forgotten", BEFORE[1:], PeerForgot, P.ABORTING, "partner knows nothing", "§3.9", _forgotten, None),
-    # The source leads.
-    ("target-prepared", P.PREPARING, PeerIs, P.COPYING, "source", "§5", _start_copy, _target_prepared),
-    ("copy-durable", P.COPYING, CopyDurable, P.RELOCATING, "source", "§5, §7", _copied, _source_only),
-    ("all-moved", P.RELOCATING, AllMoved, P.SETTLED, "source: move-all", "§5", _settle, _move_all),
-    # The target follows, also over a phase that it did not hear of, but never over what it has not done itself.
-    ("prepare", P.PERMITTING, PeerIs, P.PREPARING, "target: permitted, asked", "§5, §6", _follow, _permitted_and_asked),
-    ("prepared", P.PREPARING, Prepared, None, "target", "§5", _prepared, _target_only),
-    ("skips", BEFORE[:2], PeerIs, P.ABORTING, "target: source skips", "§6", _out_of_order, _past(P.PREPARING)),
-    ("unprepared", P.PREPARING, PeerIs, P.ABORTING, "target: source skips", "§6", _out_of_order, _unprepared_but_past),
-    *((f"follow-{to.value}-from-{at.value}", at, PeerIs, to, "target: source is there", "§5", _follow, _in(to))
+    # The source leads, or home where that is a third.
+    ("all-prepared", P.PREPARING, PeerIs, P.COPYING, "lead: target, giver", "§5", _start_copy, _all_prepared),
+    ("copy-durable", P.COPYING, CopyDurable, P.RELOCATING, "lead", "§5, §7", _copied, _lead_only),
+    ("all-moved", P.RELOCATING, AllMoved, P.SETTLED, "lead: move-all", "§5", _settle, _move_all),
+    ("copied-here", P.COPYING, CopyDurable, None, "giver", "§5, §7", _copied_here, _giver_only),
+    ("moved-here", P.RELOCATING, AllMoved, None, "giver", "§5", _moved_here, _giver_only),
+    # The others follow, also over a phase that they did not hear of, but never over what they have not done themselves.
+    ("prepare", P.PERMITTING, PeerIs, P.PREPARING, "permitted here, asked", "§5, §6", _follow, _permitted_and_asked),
+    ("prepared", P.PREPARING, Prepared, None, "follower", "§5", _prepared, _follower_only),
+    ("skips", BEFORE[:2], PeerIs, P.ABORTING, "follower: lead skips", "§6", _out_of_order, _past(P.PREPARING)),
+    ("unprepared", P.PREPARING, PeerIs, P.ABORTING, "follower: lead skips", "§6", _out_of_order, _unprepared_but_past),
+    *((f"follow-{to.value}-from-{at.value}", at, PeerIs, to, "follower: lead is there", "§5", _follow, _in(to))
       for at, phases in _AHEAD for to in phases),
     # The way back: asked for by anybody entitled, or the terms have ended.
     ("return", SERVING, ReturnAsked, P.RETURNING, "asked", "§5", _return, None),
     ("terms-ended", SERVING, TermsEnded, P.RETURNING, "deadline, permission", "§6", _return, None),
-    ("peer-returns", SERVING, PeerIs, P.RETURNING, "partner asks", "§5", _peer_returns, _returning_there),
-    ("peer-returns", BEFORE[2:], PeerIs, P.RETURNING, "target: source asks", "§5", _peer_returns, _in(P.RETURNING)),
+    ("peer-returns", SERVING, PeerIs, P.RETURNING, "another asks", "§5", _peer_returns, _returning_there),
+    ("peer-returns", BEFORE[2:], PeerIs, P.RETURNING, "follower: lead asks", "§5", _peer_returns, _in(P.RETURNING)),
     # The way back, whatever started it.
     ("stopped", P.ABORTING, Stopped, None, "keeper has stopped", "§3.9", _stopped, None),
-    ("receiving", (P.RETURNING, P.ABORTING), Receiving, None, "source: keeper open", "§3.9", _receiving, _source_only),
+    ("giver-stopped", P.RETURNING, Stopped, None, "giver: keeper has stopped", "§8", _stopped, _giver_only),
+    ("decided-end", P.ABORTING, Decided, P.ABORTED, "giver: nothing given", "§3.9", _decided_end, _nothing_given),
+    ("decided", (P.RETURNING, P.ABORTING), Decided, None, "giver: all answered", "§8", _decided, _giver_only),
+    ("receiving", (P.RETURNING, P.ABORTING), Receiving, None, "lead: keeper open", "§3.9", _receiving, _lead_only),
     ("empty", (P.RETURNING, P.ABORTING), Empty, None, "target: no key here", "§3.9", _empty, _target_only),
-    ("whole", P.RETURNING, Whole, P.RETIRED, "source: target empty", "§5", _whole_return, _target_empty),
-    ("retire", (P.RETURNING, P.ABORTING), PeerIs, P.RETIRED, "target: empty, source retired", "§5",
-     _follow, _empty_and_retired),
+    ("whole", P.RETURNING, Whole, P.RETIRED, "lead: target empty", "§5", _whole_return, _nothing_there),
+    ("retire", (P.RETURNING, P.ABORTING), PeerIs, P.RETIRED, "follower: done, lead retired", "§5",
+     _follow, _done_and_retired),
     ("cleared", P.RETIRED, Cleared, None, "target: erased", "§5", _cleared, _target_only),
-    ("closed", P.RETIRED, Closed, None, "source: receipt checked", "§5", _closed, _source_only),
+    ("closed", P.RETIRED, Closed, None, "lead: receipt checked", "§5", _closed, _lead_only),
     # The end of an abort: home has everything first, then the target clears.
-    ("whole-end", P.ABORTING, Whole, P.ABORTED, "source: target clear", "§3.9", _whole_end, _stopped_and_target_clear),
-    ("whole-abort", P.ABORTING, Whole, None, "source: target not clear", "§3.9", _whole, _source_stopped),
+    ("whole-end", P.ABORTING, Whole, P.ABORTED, "lead: target clear", "§3.9", _whole_end, _stopped_and_target_clear),
+    ("whole-abort", P.ABORTING, Whole, None, "lead: target not clear", "§3.9", _whole, _lead_stopped),
     ("cleared-end", P.ABORTING, Cleared, P.ABORTED, "target: erased", "§3.9", _cleared_end, _target_may_clear),
-    ("peer-cleared", P.ABORTING, PeerIs, P.ABORTED, "source: all home", "§3.9", _peer_cleared, _home_and_target_clear),
-    ("forgot-end", P.ABORTING, PeerForgot, P.ABORTED, "source: all home", "§3.9", _alone_end, _source_home),
-    ("silent-end", P.ABORTING, PeerSilent, P.ABORTED, "source: all home", "§3.9", _alone_end, _source_home),
+    ("peer-cleared", P.ABORTING, PeerIs, P.ABORTED, "lead: all home", "§3.9", _peer_cleared, _home_and_target_clear),
+    ("forgot-end", P.ABORTING, PeerForgot, P.ABORTED, "lead: all home", "§3.9", _alone_end, _lead_home),
+    ("silent-end", P.ABORTING, PeerSilent, P.ABORTED, "lead: all home", "§3.9", _alone_end, _lead_home),
+    ("lead-aborted", P.ABORTING, PeerIs, P.ABORTED, "giver: all answered", "§3.9", _follow, _decided_and_aborted),
     ("peer-lost", P.ABORTING, PeerIs, None, "target: declared lost", "§9", _peer_lost, _declared_there),
     # Everything else that the partner says is remembered.
     ("heard", tuple(P), PeerIs, None, "news", "§5", _heard, None),

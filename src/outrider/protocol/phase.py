@@ -73,10 +73,24 @@ ENDS = (Phase.RETIRED, Phase.ABORTED)
 
 
 class Role(enum.Enum):
-    """Which side of the migration this network is on."""
+    """Which side of the migration this network is on. One leads, and it is home: the others follow what it tells.
+
+    Where the service leaves home, home is the source. Where it goes onward, from one network that hosts it to another,
+    home is a third: it leads, and the source only gives.
+    """
 
     SOURCE = "source"
+    """Home, which gives; it leads."""
     TARGET = "target"
+    HOME = "home"
+    """Home of a migration between two others; it leads."""
+    GIVER = "giver"
+    """The source of a migration whose home is a third."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this side decides when the next phase begins."""
+        return self in (Role.SOURCE, Role.HOME)
 
 
 class Fact(enum.Enum):
@@ -85,19 +99,26 @@ class Fact(enum.Enum):
     PERMITTED = "PERMITTED"
     """This side has judged both permissions and found nothing against."""
     PREPARED = "PREPARED"
-    """Target: package verified and running, NF instances registered but undiscoverable, store open, clocks close."""
+    """Target: package verified and running, NF instances registered but undiscoverable, store open, clocks close.
+    Giver: the host runs, clocks close."""
+    COPIED = "COPIED"
+    """Giver: the copy is durable at the target, and followed."""
+    MOVED = "MOVED"
+    """Giver: the target has taken every key that was in scope here."""
     STOPPED = "STOPPED"
     """The own keeper holds, grants and accepts nothing in this migration any more."""
+    DECIDED = "DECIDED"
+    """Giver: it is stopped, and the target has answered for every key that it was given."""
     RECEIVING = "RECEIVING"
-    """Source: the own keeper takes keys back."""
+    """Lead: the own keeper takes keys back."""
     RETURNED = "RETURNED"
     """Target: no key is owned or granted here any more."""
     HOME = "HOME"
-    """Source: every key is owned here again."""
+    """Lead: no key is at the target any more, or on its way there."""
     CLEARED = "CLEARED"
     """Target: instances deregistered, host stopped, state and software erased, receipt signed."""
     CLOSED = "CLOSED"
-    """Source: the receipt is checked and kept."""
+    """Lead: the receipt is checked and kept."""
     LOST = "LOST"
     """Source: an operator has declared the target's store lost; home takes back what that had, and hears it no more."""
 
@@ -121,8 +142,10 @@ class Row(msgspec.Struct, frozen=True, rename="camel"):
     phase: Phase = Phase.NEGOTIATING
     facts: frozenset[Fact] = frozenset()
     peer: Phase = Phase.NEGOTIATING
-    """The furthest phase that the partner has told."""
+    """The furthest phase that the partner has told: the target, or at a network that follows, the lead."""
     peer_facts: frozenset[Fact] = frozenset()
+    giver_facts: frozenset[Fact] = frozenset()
+    """Home of a migration between two others: what the giver has told."""
     ending: Ending | None = None
 
 
@@ -130,11 +153,11 @@ class Command(enum.Enum):
     """What the caller does after the row is journalled; in the order given, each repeatable without effect."""
 
     SEND_OFFER = "send the offer"
-    """Source → `OfferJudged`."""
+    """Lead → `OfferJudged`."""
     JUDGE_OFFER = "judge the offer"
-    """Target → `OfferJudged`."""
+    """Target, giver → `OfferJudged`."""
     CHECK_PERMISSIONS = "exchange and judge the permissions"
-    """Source → `Judged`."""
+    """Lead → `Judged`."""
     FETCH_PACKAGE = "fetch the package and verify it"
     """Target, or `Failed`."""
     START_HOST = "install the package and start the host"
@@ -144,33 +167,35 @@ class Command(enum.Enum):
     OPEN_STAGING = "open the store for the copy"
     """Target, or `Failed`."""
     SELF_TEST = "test the host and measure the clocks"
-    """Target → `Prepared` or `Failed`."""
+    """Target, giver → `Prepared` or `Failed`."""
     START_COPY = "copy and follow"
-    """Source → `CopyDurable` or `Failed`."""
+    """Source, giver → `CopyDurable` or `Failed`; home waits for the giver's."""
     RELOCATE = "let UEs change owner"
-    """Source."""
+    """Source, giver, home."""
     AWAIT_MOVED = "wait until all in scope have moved"
-    """Source → `AllMoved` or `Failed`."""
+    """Source, giver → `AllMoved` or `Failed`; home waits for the giver's."""
     MAKE_DISCOVERABLE = "make the NF instances discoverable"
     """Target."""
     STOP_GRANTING = "stop the keeper: nothing new is held, granted or accepted"
     """→ `Stopped`."""
+    CHECK_DECIDED = "wait for the target's answers"
+    """Giver → `Decided`."""
     TAKE_BACK = "open the keeper for the way back"
-    """Source → `Receiving`."""
+    """Lead → `Receiving`."""
     CHECK_WHOLE = "wait until every UE is home"
-    """Source → `Whole`."""
+    """Lead → `Whole`."""
     GIVE_BACK = "give every UE back"
-    """Target; needs the source to be RECEIVING."""
+    """Target; needs the lead to be RECEIVING."""
     CHECK_EMPTY = "wait until no UE is here"
     """Target → `Empty`."""
     FINISH = "end the streams"
-    """Source."""
+    """Lead, giver."""
     CLEAR = "deregister, stop, erase, and sign the receipt"
     """Target → `Cleared`."""
     DECLARE_LOST = "ban the target's store and take back what it had"
     """Source → `Whole`."""
     CLOSE = "check the receipt"
-    """Source → `Closed`."""
+    """Lead → `Closed`."""
     TELL_PARTNER = "tell the partner where this side stands"
     """→ `PeerIs` (its answer), `PeerForgot` or `PeerSilent`."""
 
@@ -181,10 +206,16 @@ _PREPARE = (C.FETCH_PACKAGE, C.START_HOST, C.REGISTER_INSTANCES, C.OPEN_STAGING,
 
 def demands(row: Row) -> tuple[Command, ...]:
     """What is to be done now: all that the row says, and nothing that only a crash would forget."""
-    return _source(row) if row.role is Role.SOURCE else _target(row)
+    match row.role:
+        case Role.SOURCE | Role.HOME:
+            return _lead(row)
+        case Role.TARGET:
+            return _target(row)
+        case Role.GIVER:
+            return _giver(row)
 
 
-def _source(row: Row) -> tuple[Command, ...]:
+def _lead(row: Row) -> tuple[Command, ...]:
     match row.phase:
         case Phase.NEGOTIATING:
             return (C.SEND_OFFER,)
@@ -198,9 +229,9 @@ def _source(row: Row) -> tuple[Command, ...]:
         case Phase.RETURNING:
             if Fact.RECEIVING not in row.facts:
                 return (C.TAKE_BACK, C.TELL_PARTNER)
-            return (C.TELL_PARTNER, C.CHECK_WHOLE) if Fact.RETURNED in row.peer_facts else (C.TELL_PARTNER,)
+            return (C.TELL_PARTNER, C.CHECK_WHOLE) if nothing_there(row) else (C.TELL_PARTNER,)
         case Phase.ABORTING:
-            return _source_aborting(row)
+            return _lead_aborting(row)
         case Phase.RETIRED:
             close = (C.CLOSE,) if Fact.CLEARED in row.peer_facts and Fact.CLOSED not in row.facts else ()
             return (C.FINISH, C.TELL_PARTNER, *close)
@@ -210,7 +241,7 @@ def _source(row: Row) -> tuple[Command, ...]:
             return (C.TELL_PARTNER,)
 
 
-def _source_aborting(row: Row) -> tuple[Command, ...]:
+def _lead_aborting(row: Row) -> tuple[Command, ...]:
     if Fact.STOPPED not in row.facts:
         return (C.STOP_GRANTING, C.TELL_PARTNER)
     if Fact.HOME in row.facts:
@@ -219,7 +250,37 @@ def _source_aborting(row: Row) -> tuple[Command, ...]:
         return (C.TELL_PARTNER, C.DECLARE_LOST)
     if may_have_moved(row) and Fact.RECEIVING not in row.facts:
         return (C.TAKE_BACK, C.TELL_PARTNER)
-    return (C.TELL_PARTNER, C.CHECK_WHOLE)
+    # A source sees in its own store whether every key is home; where another gave, only the two can tell.
+    waits = row.role is Role.HOME and may_have_moved(row) and not nothing_there(row)
+    return (C.TELL_PARTNER,) if waits else (C.TELL_PARTNER, C.CHECK_WHOLE)
+
+
+def nothing_there(row: Row) -> bool:
+    """Lead: whether the target has told that no key is there, and the giver, if another gave, that none is to come."""
+    decided = row.role is not Role.HOME or Fact.DECIDED in row.giver_facts
+    return Fact.RETURNED in row.peer_facts and decided
+
+
+def _giver(row: Row) -> tuple[Command, ...]:
+    match row.phase:
+        case Phase.NEGOTIATING:
+            return (C.JUDGE_OFFER,)
+        case Phase.PERMITTING:
+            return ()
+        case Phase.PREPARING:
+            return (C.TELL_PARTNER,) if Fact.PREPARED in row.facts else (C.SELF_TEST,)
+        case Phase.COPYING:
+            return (C.TELL_PARTNER,) if Fact.COPIED in row.facts else (C.TELL_PARTNER, C.START_COPY)
+        case Phase.RELOCATING if Fact.MOVED not in row.facts:
+            return (C.RELOCATE, C.TELL_PARTNER, C.AWAIT_MOVED)
+        case Phase.RETURNING | Phase.ABORTING:
+            if Fact.STOPPED not in row.facts:
+                return (C.STOP_GRANTING, C.TELL_PARTNER)
+            return (C.TELL_PARTNER,) if Fact.DECIDED in row.facts else (C.TELL_PARTNER, C.CHECK_DECIDED)
+        case Phase.RETIRED | Phase.ABORTED:
+            return (C.FINISH, C.TELL_PARTNER)
+        case Phase.RELOCATING | Phase.SETTLED:
+            return (C.TELL_PARTNER,)
 
 
 def _target(row: Row) -> tuple[Command, ...]:
@@ -260,7 +321,7 @@ def _target_aborting(row: Row) -> tuple[Command, ...]:
 
 
 def may_have_moved(row: Row) -> bool:
-    """Whether keys can have left the source: it has let its keeper grant."""
+    """Whether keys can have left the source: it, or the lead before it, has let the keeper grant."""
     reached = row.ending.phase if row.ending is not None and row.phase is Phase.ABORTING else row.phase
     return reached.rank >= Phase.RELOCATING.rank
 
@@ -275,41 +336,60 @@ def may_clear(row: Row) -> bool:
 
 def over(row: Row) -> bool:
     """Whether this side has nothing left to do but to tell the partner."""
-    if row.phase is Phase.RETIRED:
-        return (Fact.CLOSED if row.role is Role.SOURCE else Fact.CLEARED) in row.facts
-    return row.phase is Phase.ABORTED
+    if row.phase is Phase.RETIRED and row.role is not Role.GIVER:
+        return (Fact.CLOSED if row.role.leads else Fact.CLEARED) in row.facts
+    return row.phase in ENDS
 
 
 def waiting_for(row: Row) -> str:
     """What has to happen next, as exactly as the row knows it."""
-    source = row.role is Role.SOURCE
+    lead = _LEAD[row.role]
     match row.phase:
-        case Phase.NEGOTIATING if not source:
+        case Phase.NEGOTIATING if not row.role.leads:
             return "this network's own answer to the offer"
-        case Phase.PERMITTING if Fact.PERMITTED in row.facts and not source:
-            return "the source to ask for preparation"
+        case Phase.PERMITTING if Fact.PERMITTED in row.facts and not row.role.leads:
+            return f"the {lead} to ask for preparation"
         case Phase.PREPARING if Fact.PREPARED in row.facts:
-            return "the source to start the copy"
+            return "the source to start the copy" if row.role is Role.TARGET else "the target to be prepared"
+        case Phase.COPYING if Fact.COPIED in row.facts:
+            return f"{lead} to begin the relocation"
         case Phase.RETURNING | Phase.ABORTING:
-            return _waiting_back(row, source)
-        case Phase.RETIRED if not source:
+            return _waiting_back(row)
+        case Phase.RETIRED if row.role is Role.GIVER:
+            return "nothing"
+        case Phase.RETIRED if not row.role.leads:
             return "the source to take the receipt" if Fact.CLEARED in row.facts else "the erasure to be complete"
         case Phase.RETIRED if Fact.CLOSED in row.facts:
             return "nothing"
     return row.phase.waiting_for
 
 
-def _waiting_back(row: Row, source: bool) -> str:
-    if row.phase is Phase.ABORTING and Fact.STOPPED not in row.facts:
+_LEAD = {Role.SOURCE: "source", Role.TARGET: "source", Role.HOME: "home", Role.GIVER: "home"}
+"""What a network that follows calls the one that leads; a target does not know whether that one gives, too."""
+
+
+def _waiting_back(row: Row) -> str:
+    if Fact.STOPPED not in row.facts and (row.phase is Phase.ABORTING or row.role is Role.GIVER):
         return "the keeper to confirm that it grants nothing any more"
-    if source:
-        if Fact.HOME in row.facts:
-            return "the target to clear up"
-        if Fact.LOST in row.facts:
-            return "the own keeper to take back what the lost store had"
-        return "the last UE to be home" if Fact.RECEIVING in row.facts else "the own keeper to take UEs back"
+    if row.role.leads:
+        return _waiting_lead(row)
+    if row.role is Role.GIVER:
+        decided = Fact.DECIDED in row.facts
+        return "home to have every UE" if decided else "the target's answers about UEs that it was given"
     if row.phase is Phase.ABORTING and may_clear(row):
         return "the erasure to be complete"
     if Fact.RETURNED in row.facts:
         return "home to confirm that it has every UE"
     return "the last UE to be home" if Fact.RECEIVING in row.peer_facts else "home to take UEs back"
+
+
+def _waiting_lead(row: Row) -> str:
+    if Fact.HOME in row.facts:
+        return "the target to clear up"
+    if Fact.LOST in row.facts:
+        return "the own keeper to take back what the lost store had"
+    if Fact.RECEIVING not in row.facts:
+        return "the own keeper to take UEs back"
+    if row.role is Role.HOME and Fact.RETURNED in row.peer_facts:
+        return "the source to have the target's answers about UEs that it gave"
+    return "the last UE to be home"

@@ -57,17 +57,50 @@ async def register_instances(r: Runner) -> None:
 
 async def open_staging(r: Runner) -> None:
     """Target: let the keeper take what the source's keeper sends."""
-    await _open(r, r.id, "target")
+    await _open_way_out(r)
 
 
-async def _open(r: Runner, name: str, role: str, *, move_all: bool | None = None, return_of: str | None = None) -> None:
-    peer = r.record.peer
+_SIDES: dict[Role, Literal["source", "target", "home"]] = {
+    Role.SOURCE: "source",
+    Role.GIVER: "source",
+    Role.TARGET: "target",
+    Role.HOME: "home",
+}
+"""What a keeper is to a migration."""
+
+
+async def _open_way_out(r: Runner) -> None:
+    """Between source and target; home, where it is a third, takes part too."""
+    contract, record = r.contract, r.record
+    peer = contract.source if r.row.role is Role.TARGET else contract.target
+    third = record.other_store_id if not r.row.role.leads and contract.onward else None
+    await _open(r, r.id, _SIDES[r.row.role], peer, third)
+
+
+async def _open_way_back(r: Runner) -> None:
+    """Between target and home, whoever gave."""
+    role: Literal["source", "target"] = "target" if r.row.role.leads else "source"
+    await _open(r, r.record.return_id, role, r.partner, move_all=True, return_of=r.id)
+
+
+async def _open(
+    r: Runner,
+    name: str,
+    role: Literal["source", "target", "home"],
+    peer: str,
+    store_id: str | None = None,
+    *,
+    move_all: bool | None = None,
+    return_of: str | None = None,
+) -> None:
+    if store_id is None:
+        store_id = r.record.peer.store_id if r.record.peer is not None else ""
     await r.tools.keepers.open(
         r.record.service,
         name,
-        role="source" if role == "source" else "target",
-        peer=r.partner,
-        peer_store_id=peer.store_id if peer is not None else "",
+        role=role,
+        peer=peer,
+        peer_store_id=store_id,
         home=r.contract.home,
         mode=r.contract.mode,
         move_all=r.row.move_all if move_all is None else move_all,
@@ -77,7 +110,7 @@ async def _open(r: Runner, name: str, role: str, *, move_all: bool | None = None
 
 
 async def self_test(r: Runner) -> None:
-    """Target: the worker runs the package, and the networks' clocks are close."""
+    """Target, giver: the worker runs the package, and the networks' clocks are close."""
     status = await r.tools.keepers.status(r.record.service)
     for _ in range(_WORKER_TRIES):
         if status.worker.alive:
@@ -134,12 +167,20 @@ def _keeper_stopped(known: HostMigration) -> Refused:
 
 
 async def start_copy(r: Runner) -> None:
-    """Source: copy, and follow, until the copy is durable at the target."""
+    """Source, giver: copy, and follow, until the copy is durable at the target. Home waits for the giver's word."""
+    if r.row.role is Role.HOME:
+        await _open_way_out(r)
+        await r.reached(lambda row: Fact.COPIED in row.giver_facts)
+        r.post(machine.CopyDurable())
+        return
+    if _gave_up_hosting(r):
+        sentence = f"{r.record.service} has left {r.tools.network} before anything of it could go onward."
+        raise Refused(Refusal("SOURCE_NOT_HOSTING", sentence, {"source": r.tools.network}, status=409))
     too_many = uncovered(r.contract, (await r.tools.keepers.status(r.record.service)).ues)
     if too_many is not None:
         raise Refused(too_many)
     while True:
-        await _open(r, r.id, "source")
+        await _open_way_out(r)
         known = await _wait(r, r.id, "following", "relocating", "settled", "aborting", "aborted", "done")
         if known is None:
             continue
@@ -150,14 +191,26 @@ async def start_copy(r: Runner) -> None:
 
 
 async def relocate(r: Runner) -> None:
-    """Source: let UEs change owner: those that arrive, or all of them."""
-    sweep: Literal["all", "arrived"] = "all" if r.row.move_all else "arrived"
+    """Source, giver, home: let UEs change owner: those that arrive, or all that the source has."""
+    if _gave_up_hosting(r):
+        return
+    sweep: Literal["all", "arrived"] = "all" if r.row.move_all and r.row.role is not Role.HOME else "arrived"
     while not await r.tools.keepers.relocate(r.record.service, r.id, sweep):
-        await _open(r, r.id, "source")
+        await _open_way_out(r)
+
+
+def _gave_up_hosting(r: Runner) -> bool:
+    """Giver: whether the service has left this network meanwhile, and with it all that there was to give."""
+    return r.row.role is Role.GIVER and r.tools.deployments.get(r.record.service) is None
 
 
 async def await_moved(r: Runner) -> None:
-    """Source: wait until all in scope have moved; with arrivals only, that is watched until the return."""
+    """Source, giver: wait until all in scope have moved; with arrivals only, that is watched until the return."""
+    if r.row.role is Role.HOME:
+        await r.reached(lambda row: Fact.MOVED in row.giver_facts)
+    if r.row.role is Role.HOME or _gave_up_hosting(r):
+        r.post(machine.AllMoved())
+        return
     known = await _wait(r, r.id, "settled", "aborting", "aborted", "done")
     if known is None:
         raise Unreachable("the keeper does not know the migration", not_sent=True)
@@ -170,11 +223,14 @@ async def await_moved(r: Runner) -> None:
 
 
 def _nothing_here(r: Runner) -> bool:
-    """Whether there is certainly no host here whose keys matter to the migration: the target's was never prepared, or
-    is disowned; the source's store is lost, and had given nothing. A host that is only being started is not nothing.
+    """Whether there is certainly no host here whose keys matter to the migration: a target's or giver's was never
+    prepared, is disowned or gone; the source's store is lost, and had given nothing. A host that is only being started
+    is not nothing.
     """
-    if r.tools.deployments.host(r.record.service) is not None:
+    if r.row.role is Role.HOME or r.tools.deployments.host(r.record.service) is not None:
         return False
+    if r.row.role is Role.GIVER:
+        return _gave_up_hosting(r)
     deployment = r.tools.deployments.get(r.record.service)
     lost = deployment is not None and deployment.store_lost
     if r.row.role is Role.SOURCE:
@@ -197,19 +253,41 @@ async def stop_granting(r: Runner) -> None:
     r.post(machine.Stopped())
 
 
+async def check_decided(r: Runner) -> None:
+    """Giver: wait until the target has answered for every key that it was given."""
+    if not _nothing_here(r):
+        await _wait(r, r.id, "aborted")
+    r.post(machine.Decided())
+
+
 async def take_back(r: Runner) -> None:
-    """Source: grant nothing more under the way out, and take keys on the way back."""
+    """Lead: grant nothing more under the way out, and take keys on the way back."""
     await r.tools.keepers.finish(r.record.service, r.id)
-    await _open(r, r.record.return_id, "target", move_all=True, return_of=r.id)
+    await _open_way_back(r)
     r.post(machine.Receiving())
 
 
 async def check_whole(r: Runner) -> None:
-    """Source: wait until the own store owns every key."""
+    """Lead: wait until no key is at the target, or on its way there."""
     if may_have_moved(r.row):
-        await _holding(r, lambda rows: not rows.foreign and not rows.granted)
-    r.undo(f"every UE is at {r.tools.network}")
+        await _nothing_at(r, r.contract.target)
+    r.undo(f"every UE is at {r.tools.network}" if not r.contract.onward else f"no UE is at {r.contract.target}")
     r.post(machine.Whole())
+
+
+async def _nothing_at(r: Runner, network: str) -> None:
+    """Until the own store has no key at that network.
+
+    What went onward from there still has its name in the own store, because the one that gave it told only the one
+    that took it. When nothing is left there, all of it has gone: from then on the store looks for it where it went.
+    """
+    status = await r.tools.keepers.status(r.record.service)
+    while network in status.away:
+        onward = r.tools.onward(r.record.service, network)
+        if onward is not None:
+            await r.reached(lambda row: Fact.RETURNED in row.peer_facts)
+            await r.tools.keepers.gone(r.record.service, network, onward)
+        status = await r.tools.keepers.status(r.record.service, after=status.version)
 
 
 async def _holding(r: Runner, reached: Callable[[Rows], bool]) -> None:
@@ -230,11 +308,11 @@ async def declare_lost(r: Runner) -> None:
 
 
 async def give_back(r: Runner) -> None:
-    """Target: give every key back to the source."""
+    """Target: give every key back to home."""
     service, name = r.record.service, r.record.return_id
     await r.tools.keepers.finish(service, r.id)
     while True:
-        await _open(r, name, "source", move_all=True, return_of=r.id)
+        await _open_way_back(r)
         if await _wait(r, name, "following", "relocating", "settled", returning=True) is None:
             continue
         await r.tools.keepers.relocate(service, name, "all")
@@ -250,7 +328,7 @@ async def check_empty(r: Runner) -> None:
 
 
 async def finish(r: Runner) -> None:
-    """Source: end the streams of both ways; of a service that was removed meanwhile there are none."""
+    """Lead, giver: end the streams of both ways; of a service that was removed meanwhile there are none."""
     if r.tools.deployments.get(r.record.service) is None:
         return
     for name in (r.record.return_id, r.id):
@@ -301,7 +379,7 @@ def _receipt(r: Runner, network: str, erased_ues: int) -> receipt.Receipt:
 
 
 async def close(r: Runner) -> None:
-    """Source: check the target's receipt, and keep it."""
+    """Lead: check the target's receipt, and keep it."""
     word = r.record.peer.receipt if r.record.peer is not None else None
     if word is None:
         raise Refused(Refusal("RECEIPT_MISSING", f"{r.partner} says that it is clear, but sent no receipt."))
@@ -325,6 +403,7 @@ ACTS: dict[Command, Act] = {
     Command.AWAIT_MOVED: await_moved,
     Command.MAKE_DISCOVERABLE: make_discoverable,
     Command.STOP_GRANTING: stop_granting,
+    Command.CHECK_DECIDED: check_decided,
     Command.TAKE_BACK: take_back,
     Command.CHECK_WHOLE: check_whole,
     Command.DECLARE_LOST: declare_lost,

@@ -30,8 +30,9 @@ from outrider.functions.lmsf.keepers import Keepers
 from outrider.functions.lmsf.negotiation import Negotiation, Wanted
 from outrider.functions.lmsf.permissions import Permissions
 from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, Policy, Signer, Software
-from outrider.functions.lmsf.record import Exchange, Migration, Offer
+from outrider.functions.lmsf.record import Exchange, Migration, Offer, role_of
 from outrider.functions.lmsf.runner import Runner, Tools
+from outrider.package import statements
 from outrider.protocol import migration as machine
 from outrider.protocol.phase import ENDS, Fact, Phase, Role, Row
 from outrider.sbi.client import Unreachable
@@ -86,7 +87,9 @@ class Lmsf:
             Instances(inner, config.nrf_root, config.network),
             self.clock,
         )
-        self.negotiation = Negotiation(self.network, config.nf_types, folder, self.deployments, signer, policy)
+        self.negotiation = Negotiation(
+            self.network, config.nf_types, folder, self.deployments, partners, signer, policy
+        )
         self._tools = Tools(
             network=self.network,
             journal=self.journal,
@@ -98,6 +101,8 @@ class Lmsf:
             permissions=self.permissions,
             negotiation=self.negotiation,
             deployments=self.deployments,
+            onward=self.onward,
+            hosting=lambda service, network: self._hosting(service, network) is not None,
         )
         self.anew = Anew(self.network, self.journal, self.deployments, self.clock, self.all)
         self.images = Images(
@@ -124,7 +129,7 @@ class Lmsf:
         self.catalogue.tidy({r.contract.package_digest for r in self._runners.values() if r.row.phase in under_way})
         self.deployments.start()
         for runner in self._runners.values():
-            if not runner.record.told:
+            if not runner.told:
                 runner.start(resume=True)
 
     async def stop(self) -> None:
@@ -153,11 +158,26 @@ class Lmsf:
         """The migration of a service that is not over, if there is one."""
         return next((r for r in self._runners.values() if r.record.service == service and not r.over), None)
 
+    def onward(self, service: str, network: str) -> str | None:
+        """The network to which a service of this one goes onward from another that hosts it; None if it does not."""
+        runner = self._onward(service, network)
+        return None if runner is None else runner.contract.target
+
+    def _onward(self, service: str, source: str) -> Runner | None:
+        led = (r for r in self._runners.values() if r.row.role is Role.HOME and r.record.service == service)
+        return next((r for r in led if r.contract.source == source and not r.over), None)
+
+    def _hosting(self, service: str, network: str) -> Runner | None:
+        """The migration by which another network hosts a service of this one, until every key has left it."""
+        led = (r for r in self._runners.values() if r.row.role.leads and r.record.service == service)
+        there = (r for r in led if r.contract.target == network and r.row.phase not in ENDS)
+        return next((r for r in there if Fact.HOME not in r.row.facts), None)
+
     def hands_out(self, package_digest: str, network: str) -> bool:
-        """Whether a partner may fetch a package: it is preparing a migration of it that both have permitted."""
+        """Whether a partner may fetch a package: it is preparing a migration of it that all have permitted."""
         return any(
             r.partner == network
-            and r.row.role is Role.SOURCE
+            and r.row.role.leads
             and r.row.phase is Phase.PREPARING
             and r.contract.package_digest == package_digest
             for r in self._runners.values()
@@ -169,7 +189,7 @@ class Lmsf:
         """Begin a migration of a service of this network; refused at once for what is known here alone."""
         deployment = self.deployments.get(wanted.service)
         if deployment is None or deployment.migration_id is not None:
-            return _not_deployed(wanted.service, deployment.home if deployment is not None else None)
+            return _not_deployed(wanted, self.network, deployment.home if deployment is not None else None)
         if deployment.state != "RUNNING":
             return Refusal(
                 "SERVICE_NOT_RUNNING",
@@ -180,20 +200,23 @@ class Lmsf:
             )
         if self.partners.get(wanted.target) is None:
             return _no_partner(wanted.target)
+        source = wanted.source or self.network
+        if source != self.network and self._serving(wanted.service, source) is None:
+            return _not_hosting(wanted.service, source, self._hosting(wanted.service, source))
         package = self.catalogue.get(deployment.package_digest)
         if package is None:
             return Refusal(
                 "PACKAGE_UNKNOWN", f"The package of {wanted.service} is gone from the catalogue.", status=404
             )
         status = await self.keepers.status(wanted.service)
-        busy = self.live(wanted.service)
+        busy = self._busy(wanted.service, source, wanted.target)
         if busy is not None:
             return _migrating(busy)
         if self.images.busy(wanted.service):
             sentence = f"{wanted.service} is being saved."
             return Refusal("SERVICE_BUSY", sentence, {"service": wanted.service}, "Begin after that.", status=409)
         now_ms = self.clock.now_ms()
-        permission = self.permissions.terms_for(wanted.service, package.digest, wanted.target)
+        permission = self.permissions.terms_for(wanted.service, package.digest, source, wanted.target)
         try:
             contract = negotiation.draft(wanted, package, self.network, permission, now_ms, status.ues)
         except (ValueError, msgspec.ValidationError) as error:
@@ -202,26 +225,37 @@ class Lmsf:
             return too_many
         offer = negotiation.offer(contract, package, self.signer)
         return await self._create(
-            offer, contract, Role.SOURCE, wanted.target, store_id=status.store_id, digest_key=status.digest_key
+            offer, contract, wanted.target, store_id=status.store_id, digest_key=status.digest_key
         )
 
+    def _serving(self, service: str, network: str) -> Runner | None:
+        """The migration by which another network serves UEs of a service now."""
+        runner = self._hosting(service, network)
+        return runner if runner is not None and runner.row.phase in machine.SERVING else None
+
+    def _busy(self, service: str, source: str, target: str) -> Runner | None:
+        """The migration that a new one is in the way of: any where home gives, else one of its source or target."""
+        if source == self.network:
+            return self.live(service)
+        return self._onward(service, source) or self._hosting(service, target)
+
     async def _create(
-        self, offer: Offer, contract: Contract, role: Role, other: str, *, store_id: str = "",
-        digest_key: str | None = None,
-    ) -> Runner:  # fmt: skip
+        self, offer: Offer, contract: Contract, other: str, *, store_id: str = "", digest_key: str | None = None
+    ) -> Runner:
         now_ms = self.clock.now_ms()
         record = Migration(
             id=offer.migration_id,
             service=contract.service,
             version=contract.version,
             partner=other,
-            row=Row(role=role, move_all=contract.move_all),
+            row=Row(role=role_of(self.network, contract), move_all=contract.move_all),
             contract=offer.contract,
             manifest=offer.manifest,
             package_bytes=offer.package_bytes,
             created_ms=now_ms,
             phases={Phase.NEGOTIATING.value: now_ms},
             store_id=store_id,
+            other_store_id=offer.other_store_id,
             digest_key=digest_key,
         )
         runner = Runner(record, self._tools, ACTS)
@@ -253,7 +287,7 @@ class Lmsf:
         """Take back what a store of the partner had that is gone for good; refused where nothing can be lost."""
         if Fact.LOST in runner.row.facts:
             return None
-        refusal = _not_lost(runner, store_id)
+        refusal = _not_lost(runner, store_id) or self._undecided(runner)
         if refusal is not None:
             return refusal
         await self.keepers.may_declare_lost(runner.record.service, runner.id, store_id)
@@ -274,8 +308,10 @@ class Lmsf:
 
     def spread(self, envelope: str) -> None:
         """Tell partners of running migrations that a permission was taken back; they also learn its effect."""
-        for network in {r.partner for r in self._runners.values() if not r.over}:
-            self._keep(self._spread(network, envelope))
+        parties = {party for r in self._runners.values() if not r.over for party in r.contract.parties}
+        for network in parties - {self.network}:
+            if self.partners.get(network) is not None:
+                self._keep(self._spread(network, envelope))
 
     async def _spread(self, network: str, envelope: str) -> None:
         pause_s = 0.1
@@ -310,7 +346,9 @@ class Lmsf:
             return contract
         runner = self._runners.get(offer.migration_id)
         if runner is None:
-            runner = await self._create(offer, contract, Role.TARGET, sender.network)
+            host = self.deployments.host(contract.service) if contract.source == self.network else None
+            store_id = host.store_id if host is not None else ""
+            runner = await self._create(offer, contract, sender.network, store_id=store_id)
         elif runner.partner != sender.network or runner.contract.digest != contract.digest:
             sentence = f"There is another migration {offer.migration_id}."
             return [Refusal("MIGRATION_EXISTS", sentence, {"migrationId": offer.migration_id}, status=409)]
@@ -321,9 +359,17 @@ class Lmsf:
         return runner
 
     async def exchange(self, runner: Runner, given: Exchange) -> Exchange:
-        """The source gives its permissions; judge, and give ours with every reason against."""
-        presented = await self.permissions.take(given, runner.partner)
-        verdict = self.permissions.judge(runner.contract, runner.record.manifest, instances=1, presented=presented)
+        """Home gives the others' permissions; judge, and give ours with every reason against."""
+        contract = runner.contract
+        others = [party for party in contract.parties if party != self.network]
+        presented = await self.permissions.take(given, runner.partner, *others)
+        verdict = self.permissions.judge(contract, runner.record.manifest, instances=1, presented=presented)
+        changes = {}
+        if contract.onward:
+            unsigned = self._not_signed_by_all(contract, given.contract)
+            if unsigned:
+                verdict = [*unsigned, *(verdict if isinstance(verdict, list) else [])]
+            changes["contract"] = given.contract
         own = self.permissions.exchange(runner.record.service)
         if runner.row.phase is not Phase.PERMITTING:
             return own if Fact.PERMITTED in runner.row.facts else Exchange(refusals=runner.record.refusals)
@@ -331,17 +377,43 @@ class Lmsf:
             first = verdict[0]
             await runner.tell(machine.Judged(runner.ending(first.code, first.sentence)), refusals=verdict)
             return Exchange(own.permissions, own.revocations, verdict)
-        await runner.tell(machine.Judged())
+        await runner.tell(machine.Judged(), **changes)
         return own
 
+    def _not_signed_by_all(self, contract: Contract, envelope: str | None) -> list[Refusal]:
+        """Why the contract is not one that all three have signed; the giver signs it before the target does."""
+        signed = statements.read_contract((envelope or "").encode(), self.permissions.keys)
+        if isinstance(signed, list):
+            return signed
+        if signed.digest == contract.digest:
+            return []
+        return [Refusal("CONTRACT_CHANGED", "The contract that all have signed is not the one that was offered here.")]
 
-def _not_deployed(service: str, home: str | None) -> Refusal:
+    def _undecided(self, runner: Runner) -> Refusal | None:
+        """Where UEs may have gone onward, home does not know which of them a store had, nor at which epoch."""
+        contract = runner.contract
+        onward = runner if contract.onward else self._onward(contract.service, contract.target)
+        if onward is None:
+            return None
+        return Refusal(
+            "ONWARD_UNDECIDED",
+            f"UEs go from {onward.contract.source} to {onward.contract.target} in {onward.id}: what a lost store of "
+            "either had cannot be told from here.",
+            {"migrationId": onward.id},
+            f"`outrider migration return {onward.id}` first brings back what can be.",
+            status=409,
+        )
+
+
+def _not_deployed(wanted: Wanted, network: str, home: str | None) -> Refusal:
+    service = wanted.service
     if home is not None:
         return Refusal(
             "NOT_HOME",
             f"{service} belongs to {home}, and is hosted here only.",
             {"home": home},
-            f"The operator of {home} starts its migrations.",
+            f"The operator of {home} starts its migrations: `outrider migration start {service} --from "
+            f"{wanted.source or network} --to {wanted.target}`.",
             status=409,
         )
     return Refusal(
@@ -356,7 +428,7 @@ def _not_deployed(service: str, home: str | None) -> Refusal:
 def _not_lost(runner: Runner, store_id: str) -> Refusal | None:
     """Why a store cannot be declared lost, as far as the migration tells."""
     row, known = runner.row, runner.record.peer.store_id if runner.record.peer is not None else ""
-    if row.role is not Role.SOURCE:
+    if not row.role.leads:
         return Refusal(
             "NOT_HOME",
             f"{runner.record.service} is hosted here only: what its copies are worth is home's to say.",
@@ -380,6 +452,24 @@ def _not_lost(runner: Runner, store_id: str) -> Refusal | None:
             status=409,
         )
     return None
+
+
+def _not_hosting(service: str, network: str, hosting: Runner | None) -> Refusal:
+    if hosting is not None:
+        return Refusal(
+            "SOURCE_NOT_SERVING",
+            f"{network} does not serve UEs of {service} yet, or any more: {hosting.id} is {hosting.row.phase.value}.",
+            {"source": network, "migrationId": hosting.id, "phase": hosting.row.phase.value},
+            "The service goes onward while that migration is RELOCATING or SETTLED.",
+            status=409,
+        )
+    return Refusal(
+        "SOURCE_NOT_HOSTING",
+        f"{network} does not host {service}.",
+        {"source": network, "service": service},
+        f"Bring it there first, or leave `--from` away: `outrider migration start {service} --to NETWORK`.",
+        status=409,
+    )
 
 
 def _no_partner(network: str) -> Refusal:

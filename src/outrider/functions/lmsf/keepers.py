@@ -42,8 +42,10 @@ class HostStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     service: str
     store_id: str
     version: str
-    """Another one as soon as the host owns everything, or nothing, or no longer so."""
+    """Another one as soon as the host owns everything, or nothing, or has no key at a network any more; or does."""
     rows: Rows
+    away: dict[str, int] = {}
+    """Rows of keys that are at another network, or were given to it, by network."""
     ues: int = 0
     """Contexts of UEs that the host has."""
     incarnation: int = 0
@@ -136,7 +138,7 @@ class Keepers:
         service: str,
         migration_id: str,
         *,
-        role: Literal["source", "target"],
+        role: Literal["source", "target", "home"],
         peer: str,
         peer_store_id: str,
         home: str,
@@ -182,6 +184,10 @@ class Keepers:
         path = f"/migrations/{migration_id}/declare-lost"
         response = await self._send(service, "POST", path, {"storeId": store_id}, timeout_s=_DECLARE_S)
         return None if response is None else msgspec.json.decode(response.body, type=Loss)
+
+    async def gone(self, service: str, network: str, to: str) -> None:
+        """That network hosts the service no more: what is thought to be there is at another one, as far as is known."""
+        await self._send(service, "POST", "/gone", {"network": network, "to": to})
 
     async def permit(self, service: str, valid: bool) -> None:
         """Whether the software may serve; without permission it answers 503 and can still give its keys away."""

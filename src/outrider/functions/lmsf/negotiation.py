@@ -1,11 +1,13 @@
-"""Offers and contracts: what the source proposes, what the target checks, and the bytes that both sign.
+"""Offers and contracts: what home proposes, what the others check, and the bytes that all sign.
 
-There is one round: the target takes the terms or refuses with every reason. It checks what can be known before
-anything moves: that the offer is signed by the partner that sends it, that this engine covers the terms, that the
-network has the NF types, the machine and the room, and what its operator's policy says.
+There is one round: a network takes the terms or refuses with every reason. It checks what can be known before
+anything moves: that the offer is signed by the partner that sends it, that this engine covers the terms, and what its
+operator's policy says. A target checks that it has the NF types, the machine and the room; where another network than
+home is the source, that one checks that it hosts the service, and both that they are partners of each other.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,7 +20,7 @@ from outrider.core.permission import Permission
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf.catalogue import no_room
 from outrider.functions.lmsf.deployments import Deployments, fits
-from outrider.functions.lmsf.ports import Partner, Policy, Signer
+from outrider.functions.lmsf.ports import Partner, Partners, Policy, Signer
 from outrider.functions.lmsf.record import Envelope, Offer, Package
 from outrider.package import statements
 from outrider.package.statements import OperatorKeys
@@ -44,6 +46,8 @@ class Wanted(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_u
 
     service: str
     target: str
+    source: str | None = None
+    """The network that it leaves, where that is another one than home, which hosts it."""
     move_all: bool = False
     deadline_s: float | None = None
     """By then UEs change owner (move-all: have changed owner), or the migration is aborted."""
@@ -59,7 +63,7 @@ class Wanted(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_u
 def draft(
     wanted: Wanted, package: Package, home: str, permission: Permission | None, now_ms: int, ues: int
 ) -> Contract:
-    """The contract that the source offers; `ValueError` says which term cannot be."""
+    """The contract that home offers; `ValueError` says which term cannot be."""
     end = now_ms + int(wanted.stay_s * 1000) if wanted.stay_s is not None else now_ms + STAY_MS
     if permission is not None and wanted.stay_s is None:
         end = permission.not_after_ms
@@ -71,7 +75,7 @@ def draft(
         "version": package.manifest.version,
         "packageDigest": package.digest,
         "sbomDigest": package.sbom_digest,
-        "source": home,
+        "source": wanted.source or home,
         "target": wanted.target,
         "home": home,
         "arrivalEvidence": wanted.arrival_evidence,
@@ -118,9 +122,9 @@ def terms_of(envelope: Envelope) -> Contract:
     return contract
 
 
-def check_answer(sent: Contract, envelope: Envelope, keys: OperatorKeys) -> Refusal | None:
-    """Whether the partner has signed the same bytes."""
-    contract = statements.read_contract(envelope.encode(), keys)
+def check_answer(sent: Contract, envelope: Envelope, keys: OperatorKeys, by: Sequence[str]) -> Refusal | None:
+    """Whether these parties have signed the same bytes."""
+    contract = statements.read_contract(envelope.encode(), keys, by=by)
     if isinstance(contract, list):
         return contract[0]
     if contract.encode() != sent.encode():
@@ -129,7 +133,7 @@ def check_answer(sent: Contract, envelope: Envelope, keys: OperatorKeys) -> Refu
 
 
 class Negotiation:
-    """The target's side."""
+    """The side of a network that is offered something."""
 
     def __init__(
         self,
@@ -137,6 +141,7 @@ class Negotiation:
         nf_types: frozenset[str],
         folder: Path,
         deployments: Deployments,
+        partners: Partners,
         signer: Signer,
         policy: Policy | None,
     ) -> None:
@@ -144,6 +149,7 @@ class Negotiation:
         self._nf_types = nf_types
         self._folder = folder
         self._deployments = deployments
+        self._partners = partners
         self._signer = signer
         self._policy = policy
 
@@ -152,10 +158,11 @@ class Negotiation:
         contract = statements.read_contract(offer.contract.encode(), keys, by=[partner.network])
         if isinstance(contract, list):
             return contract
+        gives = contract.onward and contract.source == self._network
         mismatch = {
             "migrationId": (offer.migration_id, contract.contract_id),
-            "source": (partner.network, contract.source),
-            "target": (self._network, contract.target),
+            "home": (partner.network, contract.home),
+            "source" if gives else "target": (self._network, contract.source if gives else contract.target),
             "service": (offer.manifest.service, contract.service),
             "version": (offer.manifest.version, contract.version),
         }
@@ -170,8 +177,51 @@ class Negotiation:
         ] or contract
 
     def judge(self, contract: Contract, manifest: Manifest, partner: Partner, size: int, now_ms: int) -> list[Refusal]:
-        """Every reason against hosting the service on these terms; none to take them."""
-        reasons = [*self._uncovered(contract, now_ms), *fits(manifest, self._nf_types)]
+        """Every reason against these terms; none to take them."""
+        reasons = [*self._uncovered(contract, now_ms), *self._unlinked(contract)]
+        if contract.source == self._network:
+            reasons += self._not_hosting(contract)
+        else:
+            reasons += self._not_to_host(contract, manifest, size)
+        if self._policy is not None:
+            reasons += self._policy.judge_offer(contract, manifest, partner)
+        return reasons
+
+    def _unlinked(self, contract: Contract) -> list[Refusal]:
+        """Source and target speak with each other, keeper to keeper, through their own borders."""
+        other = contract.target if contract.source == self._network else contract.source
+        if self._partners.get(other) is not None:
+            return []
+        return [
+            Refusal(
+                "LINK_MISSING",
+                f"{self._network} and {other} are no partners, so no UE can go from {contract.source} to "
+                f"{contract.target}.",
+                {"network": self._network, "other": other},
+                f"{self._network} and {other} exchange cards; or the service returns to {contract.home} and goes from "
+                "there.",
+                status=409,
+            )
+        ]
+
+    def _not_hosting(self, contract: Contract) -> list[Refusal]:
+        """Why this network cannot be the source of a service of another one."""
+        known = self._deployments.get(contract.service)
+        if known is not None and (known.home, known.package_digest) == (contract.home, contract.package_digest):
+            return []
+        return [
+            Refusal(
+                "SOURCE_NOT_HOSTING",
+                f"{self._network} does not host that package of {contract.service} for {contract.home}.",
+                {"source": self._network, "packageDigest": contract.package_digest},
+                f"`outrider migration list` at {contract.home} shows who does.",
+                status=409,
+            )
+        ]
+
+    def _not_to_host(self, contract: Contract, manifest: Manifest, size: int) -> list[Refusal]:
+        """Why this network cannot be the target."""
+        reasons = fits(manifest, self._nf_types)
         known = self._deployments.get(contract.service)
         if known is not None and known.migration_id != contract.contract_id:
             reasons.append(
@@ -197,28 +247,15 @@ class Negotiation:
         needed, free = 4 * size, shutil.disk_usage(self._folder).free
         if size > limits.PACKAGE_BYTES or free - needed < limits.DISK_RESERVE_BYTES:
             reasons.append(no_room(needed, free))
-        if self._policy is not None:
-            reasons += self._policy.judge_offer(contract, manifest, partner)
         return reasons
 
     def _uncovered(self, contract: Contract, now_ms: int) -> list[Refusal]:
         """Terms that this engine does not cover; it refuses rather than do something like them."""
         reasons = []
-        if contract.home != contract.source:
-            reasons.append(
-                Refusal(
-                    "HOME_IS_THIRD",
-                    f"{contract.service} belongs to {contract.home}, and {contract.source} hosts it only.",
-                    {"home": contract.home, "source": contract.source},
-                    f"{contract.home} takes it back and sends it here itself.",
-                )
-            )
         if contract.mode != "async":
             reasons.append(
                 Refusal("MODE_UNSUPPORTED", f"Contracts in {contract.mode} mode are not covered here; async is.")
             )
-        if contract.onward_allowed:
-            reasons.append(Refusal("ONWARD_UNSUPPORTED", "Going onward to a third network is not covered here."))
         if now_ms >= contract.deadline_ms:
             reasons.append(
                 Refusal(

@@ -13,7 +13,7 @@ from outrider.functions.lmsf.catalogue import archive_range
 from outrider.functions.lmsf.engine import Lmsf
 from outrider.functions.lmsf.record import Agreed, Exchange, Offer, View
 from outrider.functions.lmsf.runner import Runner
-from outrider.protocol.phase import Phase, Role
+from outrider.protocol.phase import Phase
 from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
 
@@ -26,6 +26,7 @@ def routes(lmsf: Lmsf, network: str, add: Callable[[str, str, Handler], None]) -
     add("POST", f"{_NEGOTIATION}/offers", api.offer)
     add("GET", f"{_NEGOTIATION}/migrations/{{migrationId}}/view", api.view)
     add("PUT", f"{_NEGOTIATION}/migrations/{{migrationId}}/view", api.told)
+    add("GET", "/nlmsf-permission/v1/migrations/{migrationId}/exchange", api.own_permissions)
     add("PUT", "/nlmsf-permission/v1/migrations/{migrationId}/exchange", api.exchange)
     add("POST", "/nlmsf-permission/v1/revocations", api.revoke)
     add("GET", "/nlmsf-catalogue/v1/packages/{packageDigest}/archive", api.archive)
@@ -40,7 +41,7 @@ class FromPartner:
 
     def _find(self, request: Request) -> Runner:
         runner = self._lmsf.get(request.params["migrationId"])
-        if runner is None or runner.partner != self._network:
+        if runner is None or self._network not in runner.partners:
             raise Refused(Refusal("MIGRATION_UNKNOWN", "There is no such migration with this network.", status=404))
         return runner
 
@@ -55,29 +56,42 @@ class FromPartner:
             return refusals_response(answer)
         if answer.row.phase is Phase.NEGOTIATING:
             return problem(503, "NF_CONGESTION", "The offer is still being judged.", headers=[("retry-after", "1")])
-        return json_response(201, Agreed(answer.record.contract))
+        return json_response(201, Agreed(answer.record.contract, answer.record.store_id))
 
     async def view(self, request: Request) -> Response:
         """Where this side stands."""
-        return json_response(200, self._find(request).view())
+        return json_response(200, self._find(request).view(self._network))
 
     async def told(self, request: Request) -> Response:
         """The partner tells where it stands; the answer tells where this side stands."""
         runner = self._find(request)
-        runner.heard(msgspec.json.decode(request.body, type=View))
-        return json_response(200, runner.view())
+        view = msgspec.json.decode(request.body, type=View)
+        if view.network != self._network:
+            sentence = f"{self._network} tells as {view.network}."
+            return refusal_response(Refusal("VIEW_MISMATCH", sentence, {"network": view.network}))
+        runner.heard(view)
+        return json_response(200, runner.view(self._network))
+
+    async def own_permissions(self, request: Request) -> Response:
+        """Home asks for ours, which it gives to the third; nothing is judged yet."""
+        runner = self._find(request)
+        if runner.row.role.leads:
+            return problem(409, "WRONG_SIDE", "Permissions are exchanged by home's request.")
+        return json_response(200, self._lmsf.permissions.exchange(runner.record.service))
 
     async def exchange(self, request: Request) -> Response:
-        """The source gives its permissions, and gets ours and what we have against."""
+        """Home gives the permissions of all others, and gets ours and what we have against."""
         runner = self._find(request)
-        if runner.row.role is not Role.TARGET:
-            return problem(409, "WRONG_SIDE", "Permissions are exchanged by the source's request.")
+        if runner.row.role.leads:
+            return problem(409, "WRONG_SIDE", "Permissions are exchanged by home's request.")
         given = msgspec.json.decode(request.body, type=Exchange)
         return json_response(200, await self._lmsf.exchange(runner, given))
 
     async def revoke(self, request: Request) -> Response:
         """The partner takes a permission back."""
-        revocation = await self._lmsf.permissions.revoke(request.body.decode(errors="replace"), signer=self._network)
+        revocation = await self._lmsf.permissions.revoke(
+            request.body.decode(errors="replace"), signers=(self._network,), given_by=self._network
+        )
         await self._lmsf.looked()
         return json_response(201, revocation)
 

@@ -88,29 +88,31 @@ class Permissions:
             envelope=envelope,
         )  # fmt: skip
 
-    async def add(self, envelope: Envelope, *, signer: str | None = None) -> Permission:
-        """Keep a permission; refused if it cannot be read, or if it is not of the `signer` that it must be of.
+    async def add(self, envelope: Envelope, *, signers: tuple[str, ...] = (), given_by: str = "") -> Permission:
+        """Keep a permission; refused if it cannot be read, or if it is of none of the `signers` that it must be of.
 
         Its signature is judged when it is used, so that keys exchanged later still count.
         """
         permission = statements.show_permission(envelope.encode())
         if isinstance(permission, Refusal):
             raise Refused(permission)
-        if signer is not None and permission.signer != signer:
-            raise Refused(_not_theirs(permission.signer, signer))
+        if signers and permission.signer not in signers:
+            raise Refused(_not_theirs(permission.signer, given_by))
+        if given_by not in ("", permission.signer) and self._view(permission, envelope).signature != "valid":
+            raise Refused(_not_theirs(permission.signer, given_by))  # it must not fill another's room here
         if permission.id not in self._permissions:
             self._check_room(permission.signer)
             await self._journal.put("permission", permission.id, envelope.encode())
             self._permissions[permission.id] = permission, envelope
         return permission
 
-    async def revoke(self, envelope: Envelope, *, signer: str | None = None) -> Revocation:
+    async def revoke(self, envelope: Envelope, *, signers: tuple[str, ...] = (), given_by: str = "") -> Revocation:
         """Keep a revocation that its signer really signed."""
         revocation = statements.read_revocation(envelope.encode(), self.keys)
         if isinstance(revocation, Refusal):
             raise Refused(revocation)
-        if signer is not None and revocation.signer != signer:
-            raise Refused(_not_theirs(revocation.signer, signer))
+        if signers and revocation.signer not in signers:
+            raise Refused(_not_theirs(revocation.signer, given_by))
         name = _name(revocation)
         if name not in self._revocations:
             self._check_room(revocation.signer)
@@ -130,19 +132,20 @@ class Permissions:
                 )
             )
 
-    def exchange(self, service: str) -> Exchange:
-        """This network's own permissions and revocations for a service, to give to a partner."""
-        own = {p.id: e for p, e in self._permissions.values() if p.signer == self._network and p.service == service}
-        revoked = [e for r, e in self._revocations.values() if r.signer == self._network and r.permission_id in own]
-        return Exchange(list(own.values()), revoked)
+    def exchange(self, service: str, *signers: str) -> Exchange:
+        """Permissions and revocations for a service, to give to a partner: the own ones, or those of `signers`."""
+        of = signers or (self._network,)
+        given = {p.id: e for p, e in self._permissions.values() if p.signer in of and p.service == service}
+        revoked = [e for r, e in self._revocations.values() if r.signer in of and r.permission_id in given]
+        return Exchange(list(given.values()), revoked)
 
-    async def take(self, exchange: Exchange, partner: str) -> list[Refusal]:
-        """Keep what a partner gave; what of it cannot be kept is told."""
+    async def take(self, exchange: Exchange, partner: str, *signers: str) -> list[Refusal]:
+        """Keep what a partner gave, of its own or of `signers`; what of it cannot be kept is told."""
         refused = []
         for add, envelopes in ((self.add, exchange.permissions), (self.revoke, exchange.revocations)):
             for envelope in envelopes:
                 try:
-                    await add(envelope, signer=partner)
+                    await add(envelope, signers=signers or (partner,), given_by=partner)
                 except Refused as error:
                     refused.append(error.refusal)
         return refused
@@ -171,12 +174,12 @@ class Permissions:
             contract.target,
         )
 
-    def terms_for(self, service: str, package_digest: str, target: str) -> Permission | None:
-        """This network's own valid permission for sending a service to a target: the offer takes its terms."""
+    def terms_for(self, service: str, package_digest: str, source: str, target: str) -> Permission | None:
+        """This network's own valid permission for that way of a service: the offer takes its terms."""
+        way = (self._network, service, package_digest, source, target)
         for view in self.all():
             p = view.permission
-            if (p.signer, p.service, p.package_digest, p.target) == (self._network, service, package_digest, target) \
-                    and view.state == "VALID":  # fmt: skip
+            if (p.signer, p.service, p.package_digest, p.source, p.target) == way and view.state == "VALID":
                 return p
         return None
 
@@ -188,6 +191,6 @@ def _name(revocation: Revocation) -> str:
 def _not_theirs(signer: str, partner: str) -> Refusal:
     return Refusal(
         "PERMISSION_NOT_THEIRS",
-        f"{partner} presents a statement of {signer}; each network presents its own.",
+        f"{partner} presents a statement of {signer}, which is not its to present.",
         {"signer": signer, "presentedBy": partner},
     )

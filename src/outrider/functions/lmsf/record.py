@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from outrider.core.contract import Contract
 from outrider.core.loss import Loss
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
@@ -16,6 +17,13 @@ from outrider.store.port import StoreMark
 
 Envelope = str
 """A DSSE envelope as text: its exact bytes are signed, so it is carried as one string."""
+
+
+def role_of(network: str, contract: Contract) -> Role:
+    """The side of a migration that a party of its contract is on."""
+    if network == contract.home:
+        return Role.HOME if contract.onward else Role.SOURCE
+    return Role.GIVER if network == contract.source else Role.TARGET
 
 
 class Progress(msgspec.Struct, frozen=True, rename="camel"):
@@ -57,8 +65,12 @@ class View(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     progress: Progress | None = None
     store_id: str = ""
     """Of the keeper's store, so that the other's keeper notices a store that was replaced."""
+    other_store_id: str = ""
+    """Home of a migration between two others: the store of the third, to the giver the target's and the reverse."""
+    giver_gone: bool = False
+    """Home of a migration between two others: the giver hosts the service no more."""
     digest_key: str | None = None
-    """Source only: the key of the content digests, so that both stores hash alike."""
+    """Lead only: the key of the content digests, so that all stores hash alike."""
     receipt: Envelope | None = None
     """Target only: the signed erasure receipt."""
     at_ms: int = 0
@@ -71,6 +83,7 @@ class Migration(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     service: str
     version: str
     partner: str
+    """The other network; at home of a migration between two others the target, at the two home."""
     row: Row
     contract: Envelope
     manifest: Manifest
@@ -83,7 +96,11 @@ class Migration(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     refusals: list[Refusal] = []
     """Every reason, where the ending names only the first."""
     peer: View | None = None
+    giver: View | None = None
+    """Home of a migration between two others: what the giver told last."""
     store_id: str = ""
+    other_store_id: str = ""
+    """Of a migration between two others: the giver's store; at the giver, the target's."""
     digest_key: str | None = None
     erased_ues: int | None = None
     receipt: Envelope | None = None
@@ -98,6 +115,8 @@ class Migration(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """The way back's last numbers."""
     told: bool = False
     """The partner has the end of this side, or is not told any more."""
+    giver_told: bool = False
+    """As `told`, for the giver."""
 
     @property
     def role(self) -> Role:
@@ -180,23 +199,31 @@ class Package(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What the source sends to open a migration."""
+    """What home sends to open a migration."""
 
     migration_id: str
     contract: Envelope
     manifest: Manifest
     package_bytes: int
+    other_store_id: str = ""
+    """To a target that another network than home gives to: that one's store."""
 
 
 class Agreed(msgspec.Struct, frozen=True, rename="camel"):
-    """The target's answer to an offer that it takes: the same contract, signed by both."""
+    """The answer to an offer that is taken: the same contract, with one more signature."""
 
     contract: Envelope
+    store_id: str = ""
+    """Of the host, where one runs."""
 
 
 class Exchange(msgspec.Struct, frozen=True, rename="camel"):
-    """Permissions and revocations of one side, and, in the answer, what it has against the migration."""
+    """Permissions and revocations of one side, and, in the answer, what it has against the migration.
+
+    Home of a migration between two others gives each the other's too, and the contract that all have signed.
+    """
 
     permissions: list[Envelope] = []
     revocations: list[Envelope] = []
     refusals: list[Refusal] = []
+    contract: Envelope | None = None

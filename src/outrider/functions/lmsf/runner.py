@@ -25,7 +25,7 @@ from outrider.functions.lmsf.keepers import Keepers
 from outrider.functions.lmsf.negotiation import Negotiation, terms_of, uncovered
 from outrider.functions.lmsf.permissions import Permissions
 from outrider.functions.lmsf.ports import Clock, HostFailed, Partners, Signer
-from outrider.functions.lmsf.record import Migration, Progress, View
+from outrider.functions.lmsf.record import Migration, Progress, View, role_of
 from outrider.functions.lmsf.teller import Teller
 from outrider.protocol import migration as machine
 from outrider.protocol.migration import MIGRATION
@@ -49,6 +49,7 @@ PHASE_LIMITS_MS = {
 WAY_BACK = frozenset(
     {
         Command.STOP_GRANTING,
+        Command.CHECK_DECIDED,
         Command.TAKE_BACK,
         Command.CHECK_WHOLE,
         Command.DECLARE_LOST,
@@ -77,6 +78,10 @@ class Tools:
     permissions: Permissions
     negotiation: Negotiation
     deployments: Deployments
+    onward: Callable[[str, str], str | None]
+    """The network to which a service goes onward from another one that hosts it, if it does."""
+    hosting: Callable[[str, str], bool]
+    """Whether a network hosts a service of this one."""
 
 
 class Noted:
@@ -102,8 +107,9 @@ class Runner:
         self.progress: Progress | None = record.back or record.last
         self.trouble = ""
         """What the last try of the current command met; empty when all goes well."""
-        self.teller = Teller(self, tools.partners, tools.clock)
+        self.tellers = [Teller(self, partner, tools.partners, tools.clock) for partner in self.partners]
         self._counted_ms = 0
+        self._giver_gone = False
         self._acts = acts
         self._inbox: asyncio.Queue[_Entry] = asyncio.Queue()
         self._doing: asyncio.Task[None] | None = None
@@ -128,13 +134,29 @@ class Runner:
         return self.record.partner
 
     @property
+    def partners(self) -> list[str]:
+        """All networks that this side tells: the partner, and for home of a migration between two others the giver."""
+        return [self.partner, *([self.contract.source] if self.row.role is Role.HOME else [])]
+
+    @property
+    def silent(self) -> list[str]:
+        """Those that do not answer."""
+        return [teller.partner for teller in self.tellers if teller.silent_since_ms is not None]
+
+    @property
+    def told(self) -> bool:
+        """All have the end of this side, or are not told any more."""
+        return all(teller.done for teller in self.tellers)
+
+    @property
     def over(self) -> bool:
         """Nothing is left to do but to tell the partner."""
         return over(self.row)
 
     def start(self, *, resume: bool) -> None:
         """Set the tasks to work; after a restart, with what the journalled row demands."""
-        loops = ((self._own(), "owner"), (self.teller.run(), "teller"), (self._watch(), "watcher"))
+        tellers = [(teller.run(), f"teller to {teller.partner}") for teller in self.tellers]
+        loops = ((self._own(), "owner"), (self._watch(), "watcher"), *tellers)
         self._tasks = [asyncio.create_task(loop, name=f"{name} of {self.id}") for loop, name in loops]
         self.post(machine.Resume() if resume else machine.Begin())
 
@@ -170,14 +192,24 @@ class Runner:
             return False
         return True
 
+    async def reached(self, reached: Callable[[Row], bool]) -> None:
+        """Wait until the row is as it should be, however long that takes."""
+        while not await self.until(reached, limits.KEEPER_WAIT_MS):
+            pass
+
     def heard(self, view: View) -> None:
         """The partner has told where it stands; refused if the view is not of its side of this migration."""
-        if (view.migration_id, view.network) != (self.id, self.partner) or view.role is self.record.role:
-            sentence = f"{self.partner} tells of another side than its own of migration {self.id}."
+        teller = next((t for t in self.tellers if t.partner == view.network), None)
+        if view.migration_id != self.id or teller is None or view.role is not role_of(view.network, self.contract):
+            sentence = f"{view.network} tells of another side than its own of migration {self.id}."
             raise Refused(Refusal("VIEW_MISMATCH", sentence, {"network": view.network, "role": view.role.value}))
-        self.teller.answered()
-        said = {} if self.record.refusals else {"refusals": view.refusals[:_REASONS]}
-        self.post(machine.PeerIs(view.phase, view.facts, view.ending), peer=view, **said)
+        teller.answered()
+        said: dict[str, Any] = {} if self.record.refusals else {"refusals": view.refusals[:_REASONS]}
+        giver = view.role is Role.GIVER
+        said["giver" if giver else "peer"] = view
+        if not self.row.role.leads and view.other_store_id:
+            said["other_store_id"] = view.other_store_id
+        self.post(machine.PeerIs(view.phase, view.facts, view.ending, giver), **said)
 
     def ending(self, cause: str, sentence: str, *, by: str | None = None) -> Ending:
         """Why it ends; decided by this network unless said otherwise."""
@@ -188,9 +220,10 @@ class Runner:
         if sentence not in self.record.undone:
             self.record = msgspec.structs.replace(self.record, undone=[*self.record.undone, sentence])
 
-    def view(self) -> View:
-        """What the partner is told."""
-        record, source = self.record, self.record.role is Role.SOURCE
+    def view(self, partner: str) -> View:
+        """What that partner is told."""
+        record, lead, home = self.record, self.record.role.leads, self.record.role is Role.HOME
+        target = record.peer.store_id if record.peer is not None else ""
         return View(
             migration_id=self.id,
             network=self.tools.network,
@@ -203,8 +236,10 @@ class Runner:
             waiting_for=self.waiting_for(),
             progress=self.progress,
             store_id=record.store_id,
-            digest_key=record.digest_key if source else None,
-            receipt=record.receipt if not source else None,
+            other_store_id=(record.other_store_id if partner == self.partner else target) if home else "",
+            giver_gone=home and not self.tools.hosting(record.service, self.contract.source),
+            digest_key=record.digest_key if lead else None,
+            receipt=record.receipt if not lead else None,
             at_ms=self.tools.clock.now_ms(),
         )
 
@@ -217,8 +252,8 @@ class Runner:
             return f"{waiting} ({self.trouble})"
         if (lost := self.lost()) and not self.over:
             return f"{waiting}; STORE_LOST: {lost}"
-        if self.teller.silent_since_ms is not None and waiting != "nothing":
-            return f"{waiting}; {self.partner} does not answer"
+        if (silent := " and ".join(self.silent)) and waiting != "nothing":
+            return f"{waiting}; {silent} {'do' if len(self.silent) > 1 else 'does'} not answer"
         return waiting
 
     def _own_store_lost(self) -> str:
@@ -233,6 +268,8 @@ class Runner:
         record, progress = self.record, self.progress
         if Fact.LOST in record.row.facts | record.row.peer_facts:
             return ""  # it was declared so
+        if record.role is Role.HOME and progress is not None and progress.store_lost:
+            return f"{self.partner} has another store than the one that took UEs ({progress.store_lost})"
         if record.role is Role.SOURCE and progress is not None and progress.store_lost and record.peer is not None:
             command = f"outrider migration declare-lost {self.id} --store {record.peer.store_id}"
             lost = f"{self.partner} has another store than the one that took UEs ({progress.store_lost})"
@@ -297,7 +334,8 @@ class Runner:
             await asyncio.gather(before, return_exceptions=True)
         for command in commands:
             if command is Command.TELL_PARTNER:
-                self.teller.news()
+                for teller in self.tellers:
+                    teller.news()
             elif not await self._try(command):
                 return
 
@@ -349,6 +387,7 @@ class Runner:
         if old and self.row.phase.rank >= Phase.COPYING.rank:
             await self.refresh()
         self._look_at_ues()
+        await self._look_at_giver()
 
     def _look_at_clock(self) -> None:
         now_ms, phase, contract = self.tools.clock.now_ms(), self.row.phase, self.contract
@@ -382,11 +421,18 @@ class Runner:
 
     def _look_at_ues(self) -> None:
         """Whether the service has more UEs by now than the contract covers; then it does not stay there."""
-        if self.record.role is not Role.SOURCE or self.progress is None:
+        if not self.record.role.leads or self.progress is None:
             return
         too_many = uncovered(self.contract, self.progress.ues)
         if too_many is not None and self.row.phase in (*machine.BEFORE, *machine.SERVING):
             self.post(machine.TermsEnded(self.ending(too_many.code, too_many.sentence)), refusals=[too_many])
+
+    async def _look_at_giver(self) -> None:
+        """Target: a giver that hosts the service no more answers nothing; what was thought to be there is home's."""
+        gone = self.row.role is Role.TARGET and self.record.peer is not None and self.record.peer.giver_gone
+        if gone and not self._giver_gone:
+            await self.tools.keepers.gone(self.record.service, self.contract.source, self.contract.home)
+            self._giver_gone = True
 
     async def refresh(self) -> None:
         """Ask the own keeper for its numbers: those of the way back once that has begun."""
@@ -412,10 +458,12 @@ def _passing(error: Refused | HostFailed) -> bool:
 
 def _kept(record: Migration) -> Migration:
     """The record without what may change without being journalled: where the partner stands in its own words."""
-    if record.peer is None:
-        return record
-    dull = msgspec.structs.replace(record.peer, at_ms=0, progress=None, sentence="", waiting_for="")
-    return msgspec.structs.replace(record, peer=dull)
+    dull = {
+        name: msgspec.structs.replace(view, at_ms=0, progress=None, sentence="", waiting_for="")
+        for name, view in (("peer", record.peer), ("giver", record.giver))
+        if view is not None
+    }
+    return msgspec.structs.replace(record, **dull)
 
 
 def _text(event: object) -> str:
@@ -423,7 +471,7 @@ def _text(event: object) -> str:
     match event:
         case machine.PeerIs():
             facts = ", ".join(sorted(fact.value for fact in event.facts))
-            return f"PeerIs {event.phase.value} [{facts}]"
+            return f"{'Giver' if event.giver else 'Peer'}Is {event.phase.value} [{facts}]"
         case _:
             ending: Ending | None = getattr(event, "ending", None) or getattr(event, "refused", None)
             return type(event).__name__ + (f" {ending.cause}" if ending is not None else "")

@@ -8,7 +8,7 @@ from outrider.core.loss import Loss
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf.anew import Anew
 from outrider.functions.lmsf.deployments import Deployments
-from outrider.functions.lmsf.record import BegunAnew, Deployment, Instance, Progress
+from outrider.functions.lmsf.record import BegunAnew, Deployment, Instance, Progress, View
 from outrider.functions.lmsf.runner import Runner
 from outrider.protocol.phase import Ending, Fact, Phase, Role
 
@@ -61,14 +61,16 @@ class MigrationInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     contract_digest: str
     receipt: str | None
     partner: PartnerInfo
+    giver: PartnerInfo | None
+    """To home of a migration between two others, the source; `partner` is the target."""
     created_ms: int
 
 
 def migration(r: Runner) -> MigrationInfo:
     """What there is to know of a migration here, and of the partner's side."""
     record, row, contract = r.record, r.row, r.contract
-    view = record.peer
-    silent = r.teller.silent_since_ms is not None
+    home = row.role is Role.HOME
+    silent = r.partner in r.silent
     back = row.phase in (Phase.RETURNING, Phase.ABORTING)
     away = r.progress.moved_ues if r.progress is not None and silent and back and row.role is Role.SOURCE else 0
     stopped = row.phase in (Phase.ABORTING, Phase.ABORTED)
@@ -88,7 +90,7 @@ def migration(r: Runner) -> MigrationInfo:
         over=r.over,
         facts=sorted(row.facts, key=lambda f: f.value),
         phases=record.phases,
-        progress=r.progress,
+        progress=record.peer.progress if home and record.peer is not None else r.progress,
         last=record.last,
         ending=row.ending,
         refusals=record.refusals,
@@ -102,18 +104,23 @@ def migration(r: Runner) -> MigrationInfo:
         package_digest=contract.package_digest,
         contract_digest=contract.digest,
         receipt=record.receipt,
-        partner=PartnerInfo(
-            network=r.partner,
-            answers=not silent,
-            phase=view.phase if view is not None else None,
-            facts=sorted(view.facts, key=lambda f: f.value) if view is not None else [],
-            sentence=view.sentence if view is not None else "",
-            waiting_for=view.waiting_for if view is not None else "",
-            progress=view.progress if view is not None else None,
-            store_id=view.store_id if view is not None else "",
-            at_ms=view.at_ms if view is not None else 0,
-        ),
+        partner=_partner(r, r.partner, record.peer),
+        giver=_partner(r, contract.source, record.giver) if home else None,
         created_ms=record.created_ms,
+    )
+
+
+def _partner(r: Runner, network: str, view: View | None) -> PartnerInfo:
+    return PartnerInfo(
+        network=network,
+        answers=network not in r.silent,
+        phase=view.phase if view is not None else None,
+        facts=sorted(view.facts, key=lambda f: f.value) if view is not None else [],
+        sentence=view.sentence if view is not None else "",
+        waiting_for=view.waiting_for if view is not None else "",
+        progress=view.progress if view is not None else None,
+        store_id=view.store_id if view is not None else "",
+        at_ms=view.at_ms if view is not None else 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""What two LMSFs say to each other before anything is prepared: the offer, its answer, and both permissions."""
+"""What LMSFs say to each other before anything is prepared: the offer, its answers, and all permissions."""
 
 import msgspec
 
@@ -33,25 +33,46 @@ def _busy(response: Response, partner: str) -> None:
 
 
 async def send_offer(r: Runner) -> None:
-    """Source: send the offer; the answer is the same contract, signed by both."""
-    record, partner = r.record, r.partner
+    """Lead: send the offer; the answer is the same contract, signed by all who have had it.
+
+    Where another network gives, that one signs first: the target then sees that the source agrees.
+    """
+    contract = r.record.contract
+    changes: dict[str, str] = {}
+    signed = [r.tools.network]
+    for partner in reversed(r.partners):
+        signed.append(partner)
+        agreed = await _offer(r, partner, contract, changes.get("other_store_id", ""))
+        refusal = agreed if isinstance(agreed, list) else None
+        if isinstance(agreed, Agreed):
+            wrong = check_answer(r.contract, agreed.contract, r.tools.permissions.keys, signed)
+            refusal = [wrong] if wrong is not None else None
+        if refusal is not None:
+            _refuse(r, machine.OfferJudged, refusal, partner)
+            return
+        assert isinstance(agreed, Agreed)
+        contract = agreed.contract
+        if partner != r.partner:
+            changes["other_store_id"] = agreed.store_id
+    r.post(machine.OfferJudged(), contract=contract, **changes)
+
+
+async def _offer(r: Runner, partner: str, contract: str, other_store_id: str) -> Agreed | list[Refusal]:
+    record = r.record
     offer = Offer(
-        migration_id=r.id, contract=record.contract, manifest=record.manifest, package_bytes=record.package_bytes
+        migration_id=r.id,
+        contract=contract,
+        manifest=record.manifest,
+        package_bytes=record.package_bytes,
+        other_store_id=other_store_id,
     )
     response = await r.tools.partners.request(
         partner, "POST", "/nlmsf-negotiation/v1/offers", scope="nlmsf-negotiation", json=offer
     )
     if response.status not in (200, 201):
         _busy(response, partner)
-        reasons = refusals_from(response, f"{partner} does not take the offer.")
-        _refuse(r, machine.OfferJudged, reasons, partner)
-        return
-    agreed = msgspec.json.decode(response.body, type=Agreed)
-    refusal = check_answer(r.contract, agreed.contract, r.tools.permissions.keys)
-    if refusal is not None:
-        _refuse(r, machine.OfferJudged, [refusal], partner)
-        return
-    r.post(machine.OfferJudged(), contract=agreed.contract)
+        return refusals_from(response, f"{partner} does not take the offer.")
+    return msgspec.json.decode(response.body, type=Agreed)
 
 
 def _refuse(r: Runner, event: type, reasons: list[Refusal], by: str) -> None:
@@ -60,7 +81,7 @@ def _refuse(r: Runner, event: type, reasons: list[Refusal], by: str) -> None:
 
 
 async def judge_offer(r: Runner) -> None:
-    """Target: check the terms; sign them if there is nothing against."""
+    """Target, giver: check the terms; sign them if there is nothing against."""
     tools, record = r.tools, r.record
     partner = tools.partners.get(r.partner)
     if partner is None:
@@ -78,26 +99,50 @@ async def judge_offer(r: Runner) -> None:
 
 
 async def check_permissions(r: Runner) -> None:
-    """Source: exchange permissions with the target; both sides judge the same ones."""
-    tools, partner = r.tools, r.partner
-    response = await tools.partners.request(
-        partner,
-        "PUT",
-        f"/nlmsf-permission/v1/migrations/{r.id}/exchange",
-        scope="nlmsf-permission",
-        json=tools.permissions.exchange(r.record.service),
-    )
-    if response.status != 200:
-        _busy(response, partner)
-        _refuse(r, machine.Judged, refusals_from(response, f"{partner} does not exchange permissions."), partner)
-        return
-    answer = msgspec.json.decode(response.body, type=Exchange)
-    presented = await tools.permissions.take(answer, partner)
+    """Lead: exchange permissions with the others; all sides judge the same ones.
+
+    Where there are three, home asks each for its own first, judges them, and then gives them all to each.
+    """
+    tools, presented = r.tools, []
+    three = len(r.partners) > 1
+    for partner in r.partners if three else ():
+        answer = await _exchange(r, "GET", partner)
+        if isinstance(answer, list):
+            _refuse(r, machine.Judged, answer, partner)
+            return
+        presented += await tools.permissions.take(answer, partner)
+    if three:
+        reasons = tools.permissions.judge(r.contract, r.record.manifest, instances=1, presented=presented)
+        if isinstance(reasons, list):
+            _refuse(r, machine.Judged, reasons, tools.network)
+            return
+    against: list[tuple[str, list[Refusal]]] = []
+    for partner in r.partners:
+        given = tools.permissions.exchange(r.record.service, *(p for p in r.contract.parties if p != partner))
+        if three:
+            given = msgspec.structs.replace(given, contract=r.record.contract)
+        answer = await _exchange(r, "PUT", partner, given)
+        if isinstance(answer, list):
+            _refuse(r, machine.Judged, answer, partner)
+            return
+        presented += await tools.permissions.take(answer, partner)
+        against.append((partner, answer.refusals))
     verdict = tools.permissions.judge(r.contract, r.record.manifest, instances=1, presented=presented)
-    own = verdict if isinstance(verdict, list) else []
-    if own or answer.refusals:
-        said = {reason.code for reason in own}
-        reasons = [*own, *(reason for reason in answer.refusals if reason.code not in said)]
-        _refuse(r, machine.Judged, reasons, tools.network if own else partner)
+    against.insert(0, (tools.network, verdict if isinstance(verdict, list) else []))
+    every: list[Refusal] = []
+    for _, more in against:
+        said = {(reason.code, reason.facts.get("network")) for reason in every}
+        every += [reason for reason in more if (reason.code, reason.facts.get("network")) not in said]
+    if every:
+        _refuse(r, machine.Judged, every, next(network for network, more in against if more))
         return
     r.post(machine.Judged())
+
+
+async def _exchange(r: Runner, method: str, partner: str, given: object = msgspec.UNSET) -> Exchange | list[Refusal]:
+    path = f"/nlmsf-permission/v1/migrations/{r.id}/exchange"
+    response = await r.tools.partners.request(partner, method, path, scope="nlmsf-permission", json=given)
+    if response.status != 200:
+        _busy(response, partner)
+        return refusals_from(response, f"{partner} does not exchange permissions.")
+    return msgspec.json.decode(response.body, type=Exchange)

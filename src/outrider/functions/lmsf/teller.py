@@ -29,8 +29,8 @@ class Side(Protocol):
 
     record: Migration
 
-    def view(self) -> View:
-        """What the partner is told."""
+    def view(self, partner: str) -> View:
+        """What that partner is told."""
 
     def heard(self, view: View) -> None:
         """The partner has told where it stands."""
@@ -45,8 +45,11 @@ class Side(Protocol):
 class Teller:
     """The task that tells; only its silence and its answers reach the machine, as events."""
 
-    def __init__(self, side: Side, partners: Partners, clock: Clock) -> None:
+    def __init__(self, side: Side, partner: str, partners: Partners, clock: Clock) -> None:
+        self.partner = partner
         self._side = side
+        self._giver = partner != side.record.partner
+        """Home tells it beside the target: its silence ends nothing."""
         self._partners = partners
         self._clock = clock
         self._news = asyncio.Event()
@@ -61,10 +64,15 @@ class Teller:
         """The partner is there."""
         self.silent_since_ms = None
 
+    @property
+    def done(self) -> bool:
+        """The partner has the end of this side, or is not told any more."""
+        return self._side.record.giver_told if self._giver else self._side.record.told
+
     async def run(self) -> None:
         """Tell until the partner has the end of this side, or that is given up."""
         pause_ms = float(limits.TELL_RETRY_MIN_MS)
-        while not self._side.record.told:
+        while not self.done:
             await self._wait()
             # Before PREPARING the target is asked, not told.
             if self._side.record.row.phase in (Phase.NEGOTIATING, Phase.PERMITTING):
@@ -72,7 +80,7 @@ class Teller:
             told = self._side.record.row
             answered = await self._tell()
             if over(told) and (answered or self._long_over()):
-                await self._side.note(told=True)
+                await self._side.note(**{"giver_told" if self._giver else "told": True})
             elif answered:
                 pause_ms = limits.TELL_RETRY_MIN_MS
             else:
@@ -96,7 +104,8 @@ class Teller:
         side = self._side
         path = f"/nlmsf-negotiation/v1/migrations/{side.record.id}/view"
         try:
-            response = await self._partners.request(side.record.partner, "PUT", path, scope=SCOPE, json=side.view())
+            view = side.view(self.partner)
+            response = await self._partners.request(self.partner, "PUT", path, scope=SCOPE, json=view)
             if response.status == 200:
                 side.heard(msgspec.json.decode(response.body, type=View))
                 return True
@@ -108,15 +117,16 @@ class Teller:
         if response.status != 404:
             return self._silent(f"it answers {response.status}")
         self.answered()
-        side.post(machine.PeerForgot())
+        if not self._giver or side.record.row.phase in machine.BEFORE:
+            side.post(machine.PeerForgot())
         return over(side.record.row)
 
     def _silent(self, why: str) -> bool:
         side, now_ms = self._side, self._clock.now_ms()
         if self.silent_since_ms is None:
             self.silent_since_ms = now_ms
-            log.warning("migration.partner-silent", migration=side.record.id, partner=side.record.partner, why=why)
-        if now_ms - self.silent_since_ms >= limits.TELL_LIMIT_MS:
+            log.warning("migration.partner-silent", migration=side.record.id, partner=self.partner, why=why)
+        if now_ms - self.silent_since_ms >= limits.TELL_LIMIT_MS and not self._giver:
             side.post(machine.PeerSilent())
         return False
 
