@@ -209,3 +209,35 @@ def test_who_reads_the_file_while_another_keeps_what_was_before_does_not_run_ahe
     for what in passed:
         pass_on(*what)
     assert (home.row(key), home.context(key)) == (make.owned(2), in_file(home, key))
+
+
+def test_a_partition_that_changes_owner_takes_only_its_own_contexts_from_memory(home, make, statements):
+    going, staying, foreign = make.ue(1, 1), make.ue(2, 0), make.ue(3, 3)
+    home.commit([Work(going, 1, [make.put("a")]), Work(staying, 1, [make.put("a")])])
+    there = Row(Ownership.FOREIGN, 2, "999-71")
+    home.commit([SetRow(partition_key(3), make.FOREIGN_0, there)])
+    for key in (going, staying, foreign):
+        home.row(key)
+    statements.clear()
+    given = Row(Ownership.GRANTED, 2, "999-71", mig="m")
+    home.commit([SetRow(partition_key(1), make.owned(1), given)])
+    assert (home.row(staying), home.row(foreign)) == (make.owned(1), there)
+    assert home.context(staying) == in_file(home, staying)
+    assert not statements
+    assert home.row(going) == given
+    assert len(statements) == 1
+
+
+def test_what_is_forgotten_leaves_no_trace_in_memory(home, make, monkeypatch):
+    monkeypatch.setattr(limits, "RECENT_NAMES", 2)
+    monkeypatch.setattr(limits, "RECENT_BYTES", 3_000)
+    there = Row(Ownership.FOREIGN, 2, "999-71")
+    home.commit([Work(make.ue(n, 1), 1, [make.put("a")]) for n in range(6)])
+    home.commit([SetRow(partition_key(2), make.FOREIGN_0, there)])
+    for n in range(6):
+        home.row(make.ue(n, 1))
+        home.row(make.ue(n, 2))
+    recent = home._recent
+    assert set().union(*recent._following.values()) == recent._contexts.keys() | recent._rows.keys()
+    assert len(recent._contexts) < 6
+    assert len(recent._rows) == 2

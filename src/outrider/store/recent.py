@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import TypeVar, assert_never
 
 from outrider.core import limits
+from outrider.core.ids import star_of
 from outrider.core.record import Head, Record
 from outrider.protocol.ownership import Ownership, Row
 from outrider.store.port import (
@@ -55,12 +56,13 @@ class Recent:
         self.commits = 0
         """Grows with each commit; what is read is kept if it is still the same as before reading."""
         self._lock = threading.Lock()
-        self._under_way: set[bytes] = set()
-        self._all_under_way = False
+        self._under_way: set[bytes | None] = set()
         self._contexts: dict[bytes, Context] = {}
         self._bytes = 0
         self._rows: dict[bytes, Row] = {}
         """Rows of other keys."""
+        self._following: dict[bytes | None, set[bytes]] = {}
+        """The keys of both, by the row that they follow unless they have their own."""
         self._keys: dict[str, bytes] = {}
 
     def context(self, key: bytes) -> Context | None:
@@ -83,21 +85,20 @@ class Recent:
     def read(self, context: Context, identity: str | None, commits: int) -> None:
         """A row, its context if it is owned, and perhaps its identity, as they were after so many commits."""
         with self._lock:
-            under_way = self._all_under_way or context.key in self._under_way
+            under_way = context.key in self._under_way or star_of(context.key) in self._under_way
             if commits != self.commits or under_way or not self._remembers:
                 return
             if context.row.state is not Ownership.OWNED or not self._keep(context):
-                _add(self._rows, context.key, context.row)
+                self._keep_row(context.key, context.row)
             if identity is not None:
                 _add(self._keys, identity, context.key)
             self._shrink()
 
     def begin(self, operations: Iterable[Operation]) -> None:
         """A transaction begins: until `committed`, nobody can say whether what is read of these keys is before it."""
-        under_way = {o.key for o in operations if isinstance(o, Work | SetRow | Take)}
+        under_way: set[bytes | None] = {o.key for o in operations if isinstance(o, Work | SetRow | Take)}
         with self._lock:  # a reader that has found nothing under way keeps what it has read before anything is
             self._under_way = under_way
-            self._all_under_way = any(key[:1] == b"p" for key in under_way)  # many follow such a row
 
     def committed(self, operations: Iterable[Operation], outcomes: Iterable[Outcome], units: Iterable[Units]) -> None:
         """These operations are durable; `units` is what those that are `Work` have changed. Called by the writer."""
@@ -109,14 +110,13 @@ class Recent:
             for operation, outcome in zip(operations, outcomes, strict=True):
                 self._note(operation, outcome)
             self._shrink()
-            self._under_way, self._all_under_way = set(), False
+            self._under_way = set()
 
     def clear(self) -> None:
         """Another file is the store now."""
         with self._lock:
             self.commits += 1
             self._forget_all()
-            self._rows.clear()
             self._keys.clear()
 
     # ------------------------------------------------------------------------------------- with the lock
@@ -146,19 +146,17 @@ class Recent:
                 if operation.identity is not None and isinstance(outcome, Done):
                     _add(self._keys, operation.identity, operation.key)
             case SetRow(key=key) | Take(key=key):
-                if key[:1] == b"p":  # many follow this row
-                    self._forget_all()
-                    self._rows.clear()
+                for follows in self._following.pop(key, ()):
+                    self._forget(follows)
                 self._forget(key)
-                self._rows.pop(key, None)
                 if isinstance(operation, Take) and operation.identity is not None and isinstance(outcome, Done):
                     _add(self._keys, operation.identity, key)
             case Follow(entries):
                 for entry in entries:
-                    self._forget(entry.key)
+                    self._forget_context(entry.key)
             case Replace(start, stop):
                 if stop == start + b"\0":
-                    self._forget(start)
+                    self._forget_context(start)
                 else:
                     self._forget_all()
             case BindIdentity(identity):
@@ -177,30 +175,55 @@ class Recent:
         size = _size(context)
         if size > limits.RECENT_CONTEXT_BYTES:
             return False
-        self._forget(context.key)
+        self._forget_context(context.key)
         self._contexts[context.key] = context
         self._bytes += size
+        self._following.setdefault(star_of(context.key), set()).add(context.key)
         return True
+
+    def _keep_row(self, key: bytes, row: Row) -> None:
+        gone = _add(self._rows, key, row)
+        if gone is not None and gone not in self._contexts:
+            self._unfollow(gone)
+        self._following.setdefault(star_of(key), set()).add(key)
 
     def _shrink(self) -> None:
         while self._bytes > limits.RECENT_BYTES:
-            self._forget(next(iter(self._contexts)))  # the one that was read longest ago; it can be read again
+            self._forget_context(next(iter(self._contexts)))  # the one read longest ago; it can be read again
 
     def _forget(self, key: bytes) -> None:
+        """Forget a key's context and row."""
+        self._rows.pop(key, None)
+        self._forget_context(key)
+        self._unfollow(key)
+
+    def _forget_context(self, key: bytes) -> None:
         context = self._contexts.pop(key, None)
         if context is not None:
             self._bytes -= _size(context)
+            if key not in self._rows:
+                self._unfollow(key)
+
+    def _unfollow(self, key: bytes) -> None:
+        following = self._following.get(star_of(key))
+        if following is not None:
+            following.discard(key)
 
     def _forget_all(self) -> None:
         self._contexts.clear()
+        self._rows.clear()
+        self._following.clear()
         self._bytes = 0
 
 
-def _add(kept: dict[T, V], name: T, value: V) -> None:
-    """Add to what is kept; the oldest makes room."""
+def _add(kept: dict[T, V], name: T, value: V) -> T | None:
+    """Add to what is kept; the oldest makes room, and is returned."""
     kept[name] = value
-    if len(kept) > limits.RECENT_NAMES:
-        del kept[next(iter(kept))]
+    if len(kept) <= limits.RECENT_NAMES:
+        return None
+    oldest = next(iter(kept))
+    del kept[oldest]
+    return oldest
 
 
 def _size(context: Context) -> int:
