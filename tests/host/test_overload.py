@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from outrider.core import limits
-from outrider.core.ids import NetworkId
+from outrider.core.ids import NetworkId, partition_key
 from outrider.host.front import Front
 from outrider.host.places import Places
 from outrider.protocol.ownership import Ownership
@@ -124,6 +124,29 @@ async def test_a_context_changes_owner_while_it_is_full(flooded):
     assert not flooded.gate.is_set()
 
 
+async def test_a_context_whose_request_only_waits_for_its_turn_changes_owner_and_takes_it_along(flooded):
+    net, name = flooded.net, list(flooded.asked)[PLACES]
+    waiting = flooded.asked[name]
+    assert not waiting.done()
+    await net.begin("m", A, B)
+    assert await net.add(B, name) == 3
+    assert (await waiting).body == b"2"
+    assert net.workers[B].limits_ms
+    assert not flooded.gate.is_set()
+
+
+async def test_a_partition_waits_for_what_the_worker_has_and_not_for_what_waits_for_it(flooded):
+    net, store = flooded.net, flooded.host.store
+    in_worker = {store.key_of(name)[1] for name in list(flooded.asked)[:PLACES]}
+    waiting = {store.key_of(name)[1] for name, f in flooded.asked.items() if not f.done()}
+    assert waiting - in_worker
+    await net.begin("m", A, B, sweep="all")
+    gone = [partition_key(partition) for partition in waiting - in_worker]
+    await net.until(lambda: all(store.row(star).state is Ownership.FOREIGN for star in gone), "the partitions")
+    assert all(store.row(partition_key(p)).state is Ownership.OWNED for p in in_worker)
+    assert not flooded.gate.is_set()
+
+
 async def test_an_emergency_is_let_in_and_waits_for_no_place(flooded):
     entered = flooded.net.workers[A].limits_ms
     before = len(entered)
@@ -215,7 +238,7 @@ async def test_whoever_has_no_time_left_waits_no_longer():
     places = Places(1)
     places.take()
     now_s = asyncio.get_running_loop().time()
-    assert not await places.wait(1.0, now_s + 0.03)
+    assert await places.wait(1.0, now_s + 0.03) == "late"
     assert not len(places)
     places.leave()
     assert places.take()

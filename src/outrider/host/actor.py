@@ -72,6 +72,8 @@ class Actor:
     def event(self, event: Any) -> None:
         """Something of the ownership protocol has happened."""
         self._inbox.append(event)
+        if self._task is not None:
+            self.host.units.send_back(self.key)
         self.wake()
 
     def submit(self, job: Job) -> None:
@@ -433,7 +435,7 @@ class Actor:
             return self._await_worker(job)
         self.queue.popleft()
         if not await host.units.run(self.key, row, job):
-            self.queue.appendleft(job)  # the key was given away under it: nothing happened, so it goes to the owner
+            self.queue.appendleft(job)  # nothing happened; if the key was given away under it, it goes to the owner
         return True
 
     def _await_worker(self, job: Job) -> bool:

@@ -104,8 +104,8 @@ class Mover:
             left = [r for r in rows if r.state is Ownership.GRANTED]  # one refused by another network comes back here
             if not stars and not single and not shared and not left:
                 return
-            if not stars and not single and not shared:
-                await asyncio.sleep(0.05)  # grants without an answer yet: they are resent, not decided here
+            if not (stars or single or shared) or not host.migrations.may_give(m.migration_id, m.peer):
+                await asyncio.sleep(0.05)  # grants without an answer yet are resent, not decided here
 
     def _owned(self, key: bytes) -> bool:
         return self._host.store.row(key).state is Ownership.OWNED
@@ -122,22 +122,23 @@ class Mover:
         await asyncio.gather(*(one_after_another() for _ in range(min(at_once, len(keys)))))
 
     async def _move(self, key: bytes, m: HostMigration, held: AbstractAsyncContextManager[None]) -> None:
-        """Give one key away, and again where that was put off, until the peer has it or it is in doubt.
+        """Give one key away: until the peer has it, or it is in doubt, or that was put off, so that others go first.
 
         `held` is entered for as long as requests of the key may have to wait here.
         """
         host = self._host
-        while self._owned(key) and host.migrations.may_give(m.migration_id, m.peer):
-            given, moved = asyncio.Event(), asyncio.Event()
-            self._given[key], self._moved[key] = given, moved
-            try:
-                async with held, asyncio.timeout(limits.HOLD_LIMIT_MS / 1000):
-                    host.actor(key).event(ownership.Want(m.peer, m.migration_id))
-                    await given.wait()
-                async with asyncio.timeout(2 * limits.HOLD_LIMIT_MS / 1000):
-                    await moved.wait()
-            except TimeoutError:
-                log.info("relocation.put-off", key=key.hex(), state=host.store.row(key).state.value)
+        if not self._owned(key) or not host.migrations.may_give(m.migration_id, m.peer):
+            return
+        given, moved = asyncio.Event(), asyncio.Event()
+        self._given[key], self._moved[key] = given, moved
+        try:
+            async with held, asyncio.timeout(limits.HOLD_LIMIT_MS / 1000):
+                host.actor(key).event(ownership.Want(m.peer, m.migration_id))
+                await given.wait()
+            async with asyncio.timeout(2 * limits.HOLD_LIMIT_MS / 1000):
+                await moved.wait()
+        except TimeoutError:
+            log.info("relocation.put-off", key=key.hex(), state=host.store.row(key).state.value)
         self._moved.pop(key, None)
         self._given.pop(key, None)
 

@@ -3,7 +3,7 @@
 import asyncio
 import heapq
 import itertools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 _ENOUGH = 32
 """So many have had to be served for their pace to mean something."""
@@ -12,13 +12,17 @@ _ENOUGH = 32
 _LOOK_S = 0.02
 """How late it may be noticed that somebody's time is up."""
 
+Turn = Literal["place", "late", "back"]
+"""What came of waiting: a place, or no time left, or that there is no reason to wait here any more."""
+
 
 class _Waiting(NamedTuple):
     arrived_s: float
     number: int
     since_s: float
     until_s: float
-    turn: asyncio.Future[bool]
+    key: bytes | None
+    turn: asyncio.Future[Turn]
 
 
 class Places:
@@ -58,34 +62,40 @@ class Places:
             return True
         return False
 
-    async def wait(self, arrived_s: float, until_s: float) -> bool:
-        """Wait for a place, behind all requests that came before, and take it; False if that took too long."""
+    async def wait(self, arrived_s: float, until_s: float, key: bytes | None = None) -> Turn:
+        """Wait for a place, behind all requests that came before, and take it; `key` is what it is wanted for."""
         now_s = self._loop.time()
         if not self._waiting:
             self._since_s, self._served = now_s, 0
             self._look_later()
-        turn: asyncio.Future[bool] = self._loop.create_future()
-        heapq.heappush(self._waiting, _Waiting(arrived_s, next(self._numbers), now_s, until_s, turn))
+        turn: asyncio.Future[Turn] = self._loop.create_future()
+        heapq.heappush(self._waiting, _Waiting(arrived_s, next(self._numbers), now_s, until_s, key, turn))
         try:
             return await turn
         except asyncio.CancelledError:
-            if not turn.cancelled() and turn.result():
+            if not turn.cancelled() and turn.result() == "place":
                 self.leave()  # its turn had come at that moment
             raise
+
+    def send_back(self, prefix: bytes) -> None:
+        """Nobody who wants a place for a key that begins so waits any longer: nothing of it has begun."""
+        self._end([w for w in self._waiting if w.key is not None and w.key.startswith(prefix)], "back")
 
     def _look(self) -> None:
         """Send away those whose time is up: all together, because a timer for each would cost more than the wait."""
         now_s = self._loop.time()
-        late = [waiting.turn for waiting in self._waiting if waiting.until_s <= now_s]
-        for turn in late:
-            if not turn.done():
-                turn.set_result(False)
-        if late:
-            self._waiting = [waiting for waiting in self._waiting if not waiting.turn.done()]
-            heapq.heapify(self._waiting)
+        self._end([waiting for waiting in self._waiting if waiting.until_s <= now_s], "late")
         self._looking = False
         if self._waiting:
             self._look_later()
+
+    def _end(self, ended: list[_Waiting], turn: Turn) -> None:
+        for waiting in ended:
+            if not waiting.turn.done():
+                waiting.turn.set_result(turn)
+        if ended:
+            self._waiting = [waiting for waiting in self._waiting if not waiting.turn.done()]
+            heapq.heapify(self._waiting)
 
     def _look_later(self) -> None:
         if not self._looking:
@@ -98,6 +108,6 @@ class Places:
             turn = heapq.heappop(self._waiting).turn
             if not turn.done():
                 self._served += 1
-                turn.set_result(True)
+                turn.set_result("place")
                 return
         self._free += 1

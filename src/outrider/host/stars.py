@@ -73,6 +73,7 @@ class Stars:
     async def freeze(self, partition: int) -> None:
         """Let nothing of the partition start, and wait until nothing is open."""
         self._frozen.add(partition)
+        self._host.units.send_back(b"u" + bytes([partition]))
         while partition in self._busy:
             event = self._drained.setdefault(partition, asyncio.Event())
             event.clear()

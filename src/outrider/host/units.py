@@ -64,7 +64,9 @@ class Units:
         return len(self._places) >= limits.UNITS_WAITING or self._places.expected_s() * 1000 > limits.UNIT_WAIT_MS
 
     async def run(self, key: bytes, row: Row, job: Job) -> bool:
-        """Run one job to its answer; False if the key is not owned here any more and nothing has happened."""
+        """Run one job to its answer; False if nothing has happened, and the job is to be looked at anew: the key is not
+        owned here any more, or something has come for it while the job only waited for its turn.
+        """
         host = self._host
         context = host.store.context(key)
         digest = self._digest(job) if job.keep_answer else b""
@@ -83,7 +85,9 @@ class Units:
             return True
         changes: list[Change] = []
         if context.head.n and context.head.epoch < row.epoch:
-            arrival = await self._arrive(context, job)
+            arrival = await self._arrive(context, job, key)
+            if arrival is None:
+                return False
             if isinstance(arrival, WorkerFault):
                 self.failed(key, job, arrival)
                 return True
@@ -94,7 +98,9 @@ class Units:
             job.waited = ""
         if job.carried.kind == "arrival":
             return await self._commit(key, row, job, context, changes, Answer(204, [], b""), digest)
-        proposal = await self._ask(context, job)
+        proposal = await self._ask(context, job, key)
+        if proposal is None:
+            return False
         if isinstance(proposal, WorkerFault):
             self.failed(key, job, proposal)
             return True
@@ -117,10 +123,13 @@ class Units:
         """What the worker proposes for a job, on a context that the caller has read; nothing is committed."""
         if context.head.n and context.head.epoch < context.row.epoch:
             arrival = await self._arrive(context, job)
+            assert arrival is not None
             if isinstance(arrival, WorkerFault):
                 return arrival
             context = _applied(context, arrival)
-        return await self._ask(context, job)
+        proposal = await self._ask(context, job)
+        assert proposal is not None
+        return proposal
 
     @staticmethod
     def failed(key: bytes, job: Job, fault: WorkerFault) -> None:
@@ -170,7 +179,9 @@ class Units:
         self._unit += 1
         return self._unit
 
-    def _ask(self, context: Context, job: Job) -> Awaitable[wire.Proposal | WorkerFault]:
+    def _ask(
+        self, context: Context, job: Job, key: bytes | None = None
+    ) -> Awaitable[wire.Proposal | WorkerFault | None]:
         host, c = self._host, job.carried
         run = wire.Run(
             unit=self._next_unit(),
@@ -191,16 +202,27 @@ class Units:
             name=c.name,
             entry_id=c.answer_id,
         )
-        return self._propose(run, job)
+        return self._propose(run, job, key)
 
-    async def _propose(self, run: wire.Run, job: Job) -> wire.Proposal | WorkerFault:
-        """Hand a unit to the worker; one too many waits here for its turn, instead of being refused.
+    def send_back(self, prefix: bytes) -> None:
+        """Let no unit of a key that begins so wait for its turn any longer. It has not begun, so nothing has to wait
+        for it: under overload a relocation would, for as long as the queue before the worker is.
+        """
+        if self._places:
+            self._places.send_back(prefix)
+
+    async def _propose(self, run: wire.Run, job: Job, key: bytes | None) -> wire.Proposal | WorkerFault | None:
+        """Hand a unit to the worker; one too many waits here for its turn, instead of being refused, or until it is
+        sent back (None), if `key` is given.
 
         What its job has waited for that turn is gone. With next to nothing left the worker would only be cut off.
         """
-        has = self._places.take(first=job.carried.kind == "emergency")
-        if not has and not await self._places.wait(job.arrived_s, job.deadline_s):
-            return WorkerFault("WORKER_BUSY", "Its time was up before its turn came")
+        if not self._places.take(first=job.carried.kind == "emergency"):
+            turn = await self._places.wait(job.arrived_s, job.deadline_s, key)
+            if turn == "back":
+                return None
+            if turn == "late":
+                return WorkerFault("WORKER_BUSY", "Its time was up before its turn came")
         try:
             left_ms, least_ms = float(limits.UNIT_LIMIT_MS), 0.0
             if run.kind != "arrival":
@@ -212,7 +234,7 @@ class Units:
         finally:
             self._places.leave()
 
-    async def _arrive(self, context: Context, job: Job) -> list[Change] | WorkerFault:
+    async def _arrive(self, context: Context, job: Job, key: bytes | None = None) -> list[Change] | WorkerFault | None:
         """Run `on_arrival` of all NF services; what it changes goes into the job's commit."""
         host = self._host
         run = wire.Run(
@@ -227,8 +249,8 @@ class Units:
             network=self._network,
             instances=host.config.nf_instance_ids,
         )
-        proposal = await self._propose(run, job)
-        if isinstance(proposal, WorkerFault):
+        proposal = await self._propose(run, job, key)
+        if proposal is None or isinstance(proposal, WorkerFault):
             return proposal
         return self._changes(context, proposal, None)
 
