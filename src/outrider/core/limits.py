@@ -79,7 +79,7 @@ REQUEST_BYTES = 1024 * 1024
 FLIPS = 8
 """Partitions on their way at the same time, so that one waits for the network while another waits for the disk."""
 
-FLIPS_HELD = 2
+FLIPS_HELD = 4
 """Of these, how many are held at a time: more take the processor from each other, and requests wait for all of them."""
 
 FRAME_BYTES = 32 * 1024 * 1024
