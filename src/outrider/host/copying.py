@@ -129,7 +129,7 @@ class Copy:
         self.pending = Pending(host, host.store.last_lsn())
         self.unsent = []
         self._ahead = []
-        self.total_ues = (await host.reading(lambda r: r.partition_sum(b"u", b"v"))).ues
+        self.total_ues = await host.reading(lambda store: store.copy_count(b"u", b"v"))
         async with host.followers.exchange:
             host.followers.reading.add(self)
         await self._chunks(*COPIED, advance=True)
