@@ -105,3 +105,16 @@ async def test_a_wait_at_arrival_ends_when_the_request_may_run(net):
     gate.set()
     assert (await there).body == b"2"
     assert net.hosts[B].waits.counts == {"held": 0, "arrival": 1}
+
+
+async def test_a_request_is_answered_at_its_deadline_though_the_one_before_it_still_runs(net):
+    await net.create("imsi-1")
+    gate = net.workers[A].gate = asyncio.Event()
+    first = net.post(A, "imsi-1")
+    await net.workers[A].entered.wait()
+    behind = net.post(A, "imsi-1", limit_s=0.05)
+    assert (await behind).status == 503
+    assert not first.done()
+    gate.set()
+    assert (await first).body == b"2"
+    assert not net.hosts[A].actors

@@ -109,6 +109,8 @@ class Actor:
             self._place([job])
         else:
             self.queue.append(job)
+        if self._task is not None:
+            self._wait_in_time()  # behind a unit that may take as long as units may
         return True
 
     def _place(self, back: Iterable[Job]) -> None:
@@ -194,10 +196,7 @@ class Actor:
                     stars.closed(self.key)
                 if once:
                     break
-            if waits:
-                self._wait_in_time()
-            elif self._timers:
-                self._cancel("deadline")
+            self._wait_in_time()
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -414,7 +413,11 @@ class Actor:
         return True
 
     def _wait_in_time(self) -> None:
-        """Jobs wait for a grant or the end of a hold: none of them longer than until its own deadline."""
+        """Jobs wait for a unit before them, a grant or the end of a hold: none longer than until its own deadline."""
+        if not self.queue:
+            if self._timers:
+                self._cancel("deadline")
+            return
         now_s = self.host.now_s()
         for job in [job for job in self.queue if now_s >= job.deadline_s]:
             self.queue.remove(job)
@@ -518,6 +521,8 @@ class Actor:
 
     def _fire(self, name: str, event: Any) -> None:
         self._timers.pop(name, None)
+        if name == "deadline":
+            self._wait_in_time()
         if event is not None:
             self._inbox.append(event)
         self.wake()
