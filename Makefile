@@ -14,7 +14,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest
 
-# Every fault, one at a time, against two real networks: about half an hour.
+# Every fault, one at a time, against two real networks: about a quarter of an hour.
 faults: $(READY)
 	$(BIN)/python -m outrider.demo.faults --matrix full $(FAULTS_ARGS)
 
