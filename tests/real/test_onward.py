@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from outrider.demo import run as demo
+from outrider.demo import course
 from outrider.demo.access import Access, NoProducer
 from outrider.demo.client import Config
 from outrider.demo.live import Screen, View
@@ -82,11 +82,11 @@ async def _permit(stage: Stage, c: Operator) -> None:
 
 
 @asynccontextmanager
-async def _ues(this: demo.Run, c: Operator, sink: Running) -> AsyncIterator[Running]:
+async def _ues(this: course.Run, c: Operator, sink: Running) -> AsyncIterator[Running]:
     stage, directory = this.stage, this.directory
     (directory / "track.csv").write_text(write_track(track()))
     config = Config(
-        networks=[demo.at(stage.a, "000001"), demo.at(stage.b, "000002"), demo.at(c, "000003")],
+        networks=[course.at(stage.a, "000001"), course.at(stage.b, "000002"), course.at(c, "000003")],
         home=stage.a.id,
         ues=UES,
         track=str(directory / "track.csv"),
@@ -126,7 +126,7 @@ async def _found_from_home(a: Operator, supi: str) -> None:
     """A consumer at home asks for a UE that has gone to C by way of B, until it is answered."""
     async with SbiClient() as client, asyncio.timeout(30):
         name = new_instance_id()
-        access = Access(client, demo.at(a, "000001"), TokenSource(client, a.nrf_root, name, "AF"), name)
+        access = Access(client, course.at(a, "000001"), TokenSource(client, a.nrf_root, name, "AF"), name)
         await access.register()
         status: int | None = None
         while status != 200:
@@ -150,14 +150,14 @@ async def test_a_service_goes_onward_and_home_and_nothing_is_lost_doubled_or_reo
     stage.directory.mkdir()
     async with AsyncExitStack() as stack:
         screen = stack.enter_context(Screen(View(HOME, TARGET), Console(quiet=True)))
-        this = demo.Run(demo.Options(service_dir, ues=UES), stage, screen)
+        this = course.Run(course.Options(service_dir, ues=UES), stage, screen)
         stack.push_async_callback(stage.close)
         await stage.build()
         service = await stage.deploy(service_dir)
         await stage.permit()
         c = await _third(stage)
         stack.push_async_callback(c.close)
-        sink = await stack.enter_async_context(demo.sink_of(this))
+        sink = await stack.enter_async_context(course.sink_of(this))
         clients = await stack.enter_async_context(_ues(this, c, sink))
         assert not (await clients.order("open")).get("failed")
         await clients.order("load")
@@ -203,7 +203,7 @@ async def test_a_service_goes_onward_and_home_and_nothing_is_lost_doubled_or_reo
         await clients.order("stop")
         this.mark("end")
         await clients.order("read")
-        findings = await demo.judge(this, allow_failed=True)
+        findings = await course.judge(this, allow_failed=True)
     assert findings.requests_ok > 500
     assert findings.reasons == []
     assert (findings.requests_lost, findings.requests_duplicated, findings.requests_reordered) == (0, 0, 0)
