@@ -257,6 +257,13 @@ STORE_PROBE_MS = 2_000
 LOST_KEYS = 200
 """Keys of a lost store that are named one by one; all are counted."""
 
+POLICY_LOOK_MS = 1_000
+"""How often an operator's policy files are looked at. They count once they stayed the same from one look to the next:
+a policy that is just being written must not end a stay."""
+
+DECISIONS_KEPT = 2_000
+"""Decisions of the policy that are kept with their facts, to judge them again under another policy: some megabytes."""
+
 PERMIT_CHECK_MS = 1_000
 """How often permissions and deadlines of running migrations are looked at; a revocation takes effect within 5 s."""
 

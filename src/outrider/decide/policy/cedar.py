@@ -213,22 +213,27 @@ def _reason(statement: Statement, request: Request) -> Reason:
     words = " ".join(statement.text.split())
     if statement.effect == "permit":
         said = f"rule {statement.id} permits it"
-        effect, code = Effect.PERMIT, ""
-    elif statement.approval is not None:
+        return Reason(
+            effect=Effect.PERMIT,
+            code="",
+            sentence=said,
+            rule=statement.id,
+            clause=statement.clause,
+            source=statement.source,
+        )
+    effect, said = Effect.FORBID, f"rule {statement.id} forbids it"
+    if statement.approval is not None:
         effect = Effect.APPROVED if request.approved_by else Effect.APPROVAL
-        code = "POLICY_APPROVAL_NEEDED"
         said = f"rule {statement.id} asks a human: {statement.approval or words}"
         said += f"; {request.approved_by} has approved" if request.approved_by else ""
-    else:
-        effect, code, said = Effect.FORBID, "POLICY_FORBIDDEN", f"rule {statement.id} forbids it"
     return Reason(
         effect=effect,
-        code=code,
+        code="POLICY_FORBIDDEN" if effect is Effect.FORBID else "POLICY_APPROVAL_NEEDED",
         sentence=said,
         rule=statement.id,
         clause=statement.clause,
         source=statement.source,
-        change="" if effect is Effect.PERMIT else statement.remedy or f"what this does not say: {words}",
+        change=statement.remedy or f"what this does not say: {words}",
         remedy=statement.remedy or f"Ask the operator of {request.network}.",
         outcome=statement.outcome,
     )

@@ -57,13 +57,18 @@ class Reason(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     outcome: Outcome = "return"
 
     def told(self, network: str, action: Action) -> Refusal:
-        """The reason as others get it: the code, a sentence and the remedy, but nothing of the policy's text."""
+        """The reason as others get it: the code, a sentence and the remedy, but nothing of the policy's text.
+
+        What a typed rule says is about the terms that the others have too, so they are told that as well.
+        """
         facts = {"network": network, "action": action.value}
-        return Refusal(self.code, _TOLD[self.effect].format(network=network, rule=self.rule), facts, self.remedy)
+        why = f": {self.sentence}" if self.key else ""
+        said = _TOLD[self.effect].format(network=network, rule=self.rule, why=why)
+        return Refusal(self.code, said, facts, self.remedy)
 
 
 _TOLD = {
-    Effect.FORBID: "The policy of {network} does not allow it (rule {rule}).",
+    Effect.FORBID: "The policy of {network} does not allow it{why} (rule {rule}).",
     Effect.APPROVAL: "The policy of {network} wants a human's approval first (rule {rule}).",
     Effect.ABSENT: "Nothing in the policy of {network} permits it.",
     Effect.ERROR: "The policy of {network} could not be judged, so it is refused.",

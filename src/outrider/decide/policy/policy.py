@@ -49,6 +49,9 @@ class Policy:
         return bool(self.rules.permit or self.cedar.permits.statements)
 
 
+BEFORE_PACKAGE = ("NEGOTIATING", "PERMITTING", "PREPARING")
+"""Phases in which a target may not have the package yet, so that rules about its SBOM wait."""
+
 NO_POLICY = Policy("")
 """An operator who has written none: see `builtin.DEFAULT`."""
 
@@ -58,9 +61,7 @@ def parse(files: Mapping[str, bytes]) -> Policy | list[Problem]:
     problems: list[Problem] = []
     texts: dict[str, str] = {}
     if not files:
-        return [
-            Problem(".", 1, "there is no rules.toml and no *.cedar file", "Write one: docs/how-to/write-a-policy.md.")
-        ]
+        return [Problem(".", 1, "there is no *.toml and no *.cedar file", "See docs/how-to/write-a-policy.md.")]
     if len(files) > FILES:
         return [Problem(".", 1, f"{len(files)} files are more than {FILES}", "Write fewer, longer files.")]
     for name, data in sorted(files.items()):
@@ -107,6 +108,8 @@ def decide(policy: Policy, request: Request) -> Decision:
     try:
         reasons, pending = rules.judge(policy.rules, request, policy.where, policy.file)
         reasons += cedar.judge(policy.cedar, request, policy.rules)
+        if request.phase not in BEFORE_PACKAGE:
+            reasons += [cedar.failed("the package's SBOM is not here", rule) for rule in pending]
         absent = _absent(policy, request)
     except Exception as error:
         reasons, pending = [cedar.failed(f"{type(error).__name__}: {error}")], []

@@ -43,16 +43,21 @@ def judge(rules: Rules, request: Request, where: dict[str, int], file: str) -> t
             if not _covers(rule, request):
                 continue
             source = f"{file}:{where[rule.id]}"
-            if request.sbom is None and any(getattr(rule, key) is not None for key in ABOUT_SBOM):
+            if _waits(rule, request):
                 pending.append(rule.id)
             found = list(unmet(rule, request, rules))
             if effect is Effect.APPROVAL:
+                if _waits(rule, request):  # the terms are what a human reads: asked once, before anything moves
+                    asked = request.package_digest
+                    found.append(Unmet("sbom", "POLICY_APPROVAL_NEEDED", "the SBOM is not here yet", asked, "", ""))
                 given = Effect.APPROVED if request.approved_by else effect
                 reasons += _approval(rule, found, given, source, request)
             else:
                 reasons += [_reason(effect, u, rule, source) for u in found]
     for rule in rules.permit:
         if _covers(rule, request) and not list(unmet(rule, request, rules)):
+            if _waits(rule, request):
+                pending.append(rule.id)
             said = f"rule {rule.id} permits it"
             source = f"{file}:{where[rule.id]}"
             reasons.append(
@@ -78,6 +83,10 @@ def _covers(rule: Rule, request: Request) -> bool:
         and (when.services is None or _like(request.service, when.services))
         and (when.purposes is None or request.purpose in when.purposes)
     )
+
+
+def _waits(rule: Rule, request: Request) -> bool:
+    return request.sbom is None and any(getattr(rule, key) is not None for key in ABOUT_SBOM)
 
 
 def _approval(rule: Rule, found: list[Unmet], effect: Effect, source: str, request: Request) -> list[Reason]:

@@ -16,7 +16,8 @@ import structlog
 from outrider.core import limits
 from outrider.core.contract import Contract
 from outrider.core.ids import NetworkId
-from outrider.core.refusal import Refusal
+from outrider.core.refusal import Refusal, Refused
+from outrider.decide.policy.request import Action
 from outrider.functions.lmsf import negotiation
 from outrider.functions.lmsf.acts import ACTS
 from outrider.functions.lmsf.anew import Anew
@@ -29,7 +30,8 @@ from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.keepers import Keepers
 from outrider.functions.lmsf.negotiation import Negotiation, Wanted
 from outrider.functions.lmsf.permissions import Permissions
-from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, Policy, Signer, Software
+from outrider.functions.lmsf.policies import Applied, Case, Policies
+from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, PolicyFiles, Signer, Software
 from outrider.functions.lmsf.record import Exchange, Migration, Offer, role_of
 from outrider.functions.lmsf.runner import Runner, Tools
 from outrider.package import statements
@@ -63,7 +65,7 @@ class Lmsf:
         hosts: Hosts,
         signer: Signer,
         software: Software,
-        policy: Policy | None = None,
+        policy: PolicyFiles | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.config = config
@@ -87,9 +89,8 @@ class Lmsf:
             Instances(inner, config.nrf_root, config.network),
             self.clock,
         )
-        self.negotiation = Negotiation(
-            self.network, config.nf_types, folder, self.deployments, partners, signer, policy
-        )
+        self.policies = Policies(self.network, self.journal, self.catalogue, self.clock, policy)
+        self.negotiation = Negotiation(self.network, config.nf_types, folder, self.deployments, partners, signer)
         self._tools = Tools(
             network=self.network,
             journal=self.journal,
@@ -99,6 +100,7 @@ class Lmsf:
             keepers=self.keepers,
             catalogue=self.catalogue,
             permissions=self.permissions,
+            policies=self.policies,
             negotiation=self.negotiation,
             deployments=self.deployments,
             onward=self.onward,
@@ -128,6 +130,7 @@ class Lmsf:
         under_way = (Phase.PREPARING, Phase.PERMITTING)
         self.catalogue.tidy({r.contract.package_digest for r in self._runners.values() if r.row.phase in under_way})
         self.deployments.start()
+        self._keep(self._follow_policy())
         for runner in self._runners.values():
             if not runner.told:
                 runner.start(resume=True)
@@ -186,7 +189,11 @@ class Lmsf:
     # ------------------------------------------------------------------------------------ by the operator
 
     async def begin(self, wanted: Wanted) -> Runner | Refusal:
-        """Begin a migration of a service of this network; refused at once for what is known here alone."""
+        """Begin a migration of a service of this network; refused at once for what is known here alone.
+
+        Raises:
+            Refused: this operator's policy does not let it go; with every reason.
+        """
         deployment = self.deployments.get(wanted.service)
         if deployment is None or deployment.migration_id is not None:
             return _not_deployed(wanted, self.network, deployment.home if deployment is not None else None)
@@ -223,6 +230,11 @@ class Lmsf:
             return Refusal("TERMS_INVALID", f"These terms cannot be offered: {error}.", status=400)
         if (too_many := negotiation.uncovered(contract, status.ues)) is not None:
             return too_many
+        role = role_of(self.network, contract)
+        case = Case(contract.contract_id, contract, package.manifest, role, Phase.NEGOTIATING)
+        decision = await self.policies.judge(Action.ONWARD if contract.onward else Action.SEND, case)
+        if reasons := decision.told(self.network):
+            raise Refused(*reasons)
         offer = negotiation.offer(contract, package, self.signer)
         return await self._create(
             offer, contract, wanted.target, store_id=status.store_id, digest_key=status.digest_key
@@ -297,13 +309,29 @@ class Lmsf:
         await runner.until(lambda row: Fact.HOME in row.facts, limits.FORWARD_LIMIT_MS)
         return None
 
+    async def apply_policy(self) -> Applied:
+        """Read the policy's files now, and let every migration look at once.
+
+        Raises:
+            Refused: they make no policy; the one before counts.
+        """
+        applied = self.policies.apply()
+        await self.looked()
+        return applied
+
+    async def _follow_policy(self) -> None:
+        while True:
+            await self.clock.sleep(limits.POLICY_LOOK_MS / 1000)
+            if self.policies.look():
+                await self.looked()
+
     async def looked(self, service: str | None = None) -> None:
-        """Let migrations look at permissions now: one has come or was taken back."""
+        """Let migrations look at permissions and policy now: one has come, was taken back, or is another."""
         for runner in self._runners.values():
             if not runner.over and service in (None, runner.record.service):
                 try:
                     await runner.look()
-                except Unreachable as error:
+                except (Unreachable, Refused) as error:
                     log.warning("migration.look", migration=runner.id, why=str(error))
 
     def spread(self, envelope: str) -> None:
@@ -373,6 +401,8 @@ class Lmsf:
         own = self.permissions.exchange(runner.record.service)
         if runner.row.phase is not Phase.PERMITTING:
             return own if Fact.PERMITTED in runner.row.facts else Exchange(refusals=runner.record.refusals)
+        if against := (await runner.judged(Action.SIGN)).told(self.network):
+            verdict = [*(verdict if isinstance(verdict, list) else []), *against]
         if isinstance(verdict, list):
             first = verdict[0]
             await runner.tell(machine.Judged(runner.ending(first.code, first.sentence)), refusals=verdict)

@@ -15,7 +15,7 @@ from outrider.functions.lmsf.record import Agreed, Exchange, Offer, View
 from outrider.functions.lmsf.runner import Runner
 from outrider.protocol.phase import Phase
 from outrider.sbi.http import Handler, Request, Response
-from outrider.sbi.problem import json_response, problem, refusal_response
+from outrider.sbi.problem import json_response, problem, refusal_response, refusals_response
 
 _NEGOTIATION = "/nlmsf-negotiation/v1"
 
@@ -101,9 +101,3 @@ class FromPartner:
             sentence = "No migration with this network is being prepared from that package."
             return refusal_response(Refusal("PACKAGE_NOT_OFFERED", sentence))
         return await archive_range(self._lmsf.catalogue, request)
-
-
-def refusals_response(reasons: list[Refusal]) -> Response:
-    """A refusal with every reason: the first as the problem's cause, all of them in `refusals`."""
-    first = reasons[0]
-    return problem(first.status, first.code, first.sentence, facts=first.facts, remedy=first.remedy, refusals=reasons)

@@ -18,12 +18,15 @@ import structlog
 from outrider.core import limits
 from outrider.core.contract import Contract
 from outrider.core.refusal import Refusal, Refused
+from outrider.decide.policy.decision import Decision
+from outrider.decide.policy.request import Action
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.deployments import Deployments, host_failed
 from outrider.functions.lmsf.journal import Journal, Logged
 from outrider.functions.lmsf.keepers import Keepers
 from outrider.functions.lmsf.negotiation import Negotiation, terms_of, uncovered
 from outrider.functions.lmsf.permissions import Permissions
+from outrider.functions.lmsf.policies import Case, Policies
 from outrider.functions.lmsf.ports import Clock, HostFailed, Partners, Signer
 from outrider.functions.lmsf.record import Migration, Progress, View, role_of
 from outrider.functions.lmsf.teller import Teller
@@ -76,6 +79,7 @@ class Tools:
     keepers: Keepers
     catalogue: Catalogue
     permissions: Permissions
+    policies: Policies
     negotiation: Negotiation
     deployments: Deployments
     onward: Callable[[str, str], str | None]
@@ -350,10 +354,10 @@ class Runner:
             except Unreachable as error:
                 self.trouble = str(error)
             except (Refused, HostFailed) as error:
-                refusal = error.refusal if isinstance(error, Refused) else host_failed(self.record.service, error)
+                failed = (host_failed(self.record.service, error),) if isinstance(error, HostFailed) else error.refusals
                 if command not in WAY_BACK and not _passing(error):
-                    return self._give_up(refusal)
-                self.trouble = str(refusal)
+                    return self._give_up(*failed)
+                self.trouble = str(failed[0])
             except Exception as error:
                 log.exception("migration.fault", migration=self.id, command=command.name)
                 if command not in WAY_BACK:
@@ -363,8 +367,8 @@ class Runner:
             await self.tools.clock.sleep(pause_s)
             pause_s = min(2 * pause_s, _RETRY_MAX_S)
 
-    def _give_up(self, refusal: Refusal) -> bool:
-        self.post(machine.Failed(self.ending(refusal.code, refusal.sentence)), refusals=[refusal])
+    def _give_up(self, refusal: Refusal, *more: Refusal) -> bool:
+        self.post(machine.Failed(self.ending(refusal.code, refusal.sentence)), refusals=[refusal, *more])
         return False
 
     # ---------------------------------------------------------------------------------------- the watcher
@@ -380,9 +384,10 @@ class Runner:
             await self.tools.clock.sleep(limits.PERMIT_CHECK_MS / 1000)
 
     async def look(self) -> None:
-        """One look: deadlines and permissions first, then progress."""
+        """One look: deadlines, permissions and the policy first, then progress."""
         self._look_at_clock()
         await self._look_at_permissions()
+        await self._look_at_policy()
         old = self.tools.clock.now_ms() - self._counted_ms >= limits.KEEPER_WAIT_MS
         if old and self.row.phase.rank >= Phase.COPYING.rank:
             await self.refresh()
@@ -418,6 +423,26 @@ class Runner:
             self.post(ended, refusals=verdict)
         if self.record.role is Role.TARGET:
             await self.tools.keepers.permit(self.record.service, False)
+
+    async def _look_at_policy(self) -> None:
+        """Whether this operator's policy, as it is now, lets it go on; if not, what becomes of it is the policy's."""
+        if self.row.phase.rank < Phase.PREPARING.rank or self.row.phase not in (*machine.BEFORE, *machine.SERVING):
+            return
+        stop = False
+        try:
+            decision = await self.judged(Action.STAY)
+            reasons, stop = decision.told(self.tools.network), decision.outcome == "abort"
+        except Refused as refused:  # the facts cannot be had, so it cannot be allowed
+            reasons = list(refused.refusals)
+        if not reasons:
+            return
+        ending = self.ending(reasons[0].code, reasons[0].sentence)
+        self.post(machine.StopAsked(ending) if stop else machine.TermsEnded(ending), refusals=reasons)
+
+    async def judged(self, action: Action) -> Decision:
+        """What this operator's policy says to an action of this migration, now."""
+        case = Case(self.id, self.contract, self.record.manifest, self.row.role, self.row.phase)
+        return await self.tools.policies.judge(action, case)
 
     def _look_at_ues(self) -> None:
         """Whether the service has more UEs by now than the contract covers; then it does not stay there."""
