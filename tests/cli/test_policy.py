@@ -170,6 +170,12 @@ def test_each_command_has_help_with_an_example(command: str) -> None:
     assert "Example: outrider policy" in words
 
 
+@pytest.mark.parametrize("command", ["list", "grant", "refuse"])
+def test_each_command_about_approvals_has_help_with_an_example(command: str) -> None:
+    words = CliRunner().invoke(whole, ["approval", command, "--help"]).output
+    assert "Example: outrider approval" in words
+
+
 @pytest.mark.parametrize("command", [["show"], ["apply"], ["explain", "m-1"], ["replay", "POLICY"]])
 def test_a_network_that_does_not_run_is_told(folder: Path, tmp_path: Path, command: list[str]) -> None:
     from outrider.cli import network

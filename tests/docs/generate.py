@@ -179,6 +179,8 @@ MEANINGS = {
     "PERMISSION_VEX_MISMATCH": ("403", "A network permits other VEX statements."),
     "PHASE_OVERDUE": ("", "A phase of the migration took longer than it may; what was done is undone."),
     "TIMED_OUT_REQUEST": ("504", "No answer came in time. Whether it took effect is unknown; retry with the same key."),
+    "APPROVAL_DECIDED": ("409", "A human has decided about it before, or the time is over."),
+    "APPROVAL_PENDING": ("503", "A human has to approve it; it is tried again until then."),
     "POLICY_APPROVAL_NEEDED": ("403", "The policy of a network wants a human's approval first."),
     "POLICY_AREA": ("403", "The area of the terms goes beyond what the policy of a network allows."),
     "POLICY_COMPONENT": ("403", "The package has a component that the policy bars, or too many."),

@@ -14,7 +14,7 @@ from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
 from outrider.decide.policy import decision, request
 from outrider.decide.policy.invalid import Problem
-from outrider.functions.lmsf import image, images, openapi, operator, partner, policies, record, shown
+from outrider.functions.lmsf import approvals, image, images, openapi, operator, partner, policies, record, shown
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.permissions import PermissionView
 from outrider.protocol import messages
@@ -45,7 +45,8 @@ STRUCTS: dict[str, dict[str, Any]] = {
     "nlmsf-policy": {
         "PolicyInfo": policies.PolicyInfo, "PolicyProblem": Problem, "Applied": policies.Applied,
         "Decided": policies.Decided, "PolicyRequest": request.Request, "Sbom": request.Sbom,
-        "Component": request.Component, "Decision": decision.Decision, "Reason": decision.Reason, "Refusal": Refusal,
+        "Approval": approvals.Approval, "Component": request.Component, "Decision": decision.Decision,
+        "Reason": decision.Reason, "Refusal": Refusal,
     },
 }  # fmt: skip
 

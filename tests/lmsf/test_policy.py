@@ -115,6 +115,7 @@ async def test_a_policy_that_allows_lets_it_through_and_every_step_is_kept(pair:
         assert actions[: len(expected)] == expected or set(expected) <= set(actions)
         assert {d["decision"]["verdict"] for d in kept} == {"allow"}
         assert actions.count("ContinueStay") <= 2, "the same answer is kept once, not each second"
+        assert kept[-1]["request"]["sbom"], "the facts are kept again when the SBOM is known"
 
 
 @pytest.mark.parametrize("side", ["a", "b"])

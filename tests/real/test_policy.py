@@ -1,6 +1,5 @@
-"""Two networks, each a process of its own: B's policy refuses A's offer with all reasons; changed, it lets it pass.
-
-And changed once more while the service is there, it ends the stay: by SIGHUP, with nobody asking.
+"""Two networks, each a process of its own: B's policy refuses A's offer with all reasons; changed, it asks a human, who
+lets it pass. And changed once more while the service is there, it ends the stay: by SIGHUP, with nobody asking.
 """
 
 import asyncio
@@ -46,6 +45,11 @@ name = "port"
 [[permit]]
 id = "rail"
 partners = ["999-70"]
+"""
+ASKS = """\
+
+[[approval]]
+id = "duty-engineer"
 """
 OVER = """\
 [[require]]
@@ -143,15 +147,21 @@ async def test_a_policy_refuses_then_lets_pass_then_ends_the_stay(tmp_path: Path
         (b / "policy" / "rules.toml").write_text(WIDE + 'broken = "yes"\n', encoding="utf-8")
         assert "rules.toml:6: broken is no key here" in await cli("policy", "apply", "--dir", b, code=1)
         assert "own.cedar" not in await cli("policy", "show", "--dir", b)
-        (b / "policy" / "rules.toml").write_text(WIDE, encoding="utf-8")
+        (b / "policy" / "rules.toml").write_text(WIDE + ASKS, encoding="utf-8")
         applied = await cli("policy", "apply", "--dir", b, "--json")
         assert applied["after"].startswith("port@")
 
         shown = await cli(*start, "--json")
         passed = shown["migrationId"]
+        async with asyncio.timeout(60):
+            while not (waiting := await cli("approval", "list", "--dir", b, "--json")):
+                await asyncio.sleep(0.1)
+        assert [a["migrationId"] for a in waiting] == [passed]
+        granted = await cli("approval", "grant", passed, "--dir", b, "--by", "chief", "--reason", "by phone")
+        assert "GRANTED by chief" in granted
         await cli("migration", "watch", passed, "--dir", b, "--until", "SETTLED")
         kept = await cli("policy", "explain", passed, "--dir", b, "--json")
-        assert {d["decision"]["verdict"] for d in kept} == {"allow"}
+        assert [d["decision"]["verdict"] for d in kept] == ["needs-approval", *["allow"] * (len(kept) - 1)]
         software = {c["name"] for d in kept if d["request"]["sbom"] for c in d["request"]["sbom"]["components"]}
         assert {"group-coordination-code", "starlette"} <= software
 

@@ -22,11 +22,12 @@ def _lines(decision: Decision) -> Iterator[str]:
     for reason in decision.reasons:
         where = ", ".join(filter(None, (reason.clause, reason.source)))
         name = f"{reason.rule}: " if reason.rule else ""
-        code = f" [{reason.code}]" if reason.code else ""
+        against = reason in decision.against
+        code = f" [{reason.code}]" if against else ""
         yield f"  {_SIGNS.get(reason.effect, '-')} {name}{reason.sentence}{code}" + (f" ({where})" if where else "")
-        for key, value in reason.facts.items():
+        for key, value in reason.facts.items() if against else ():
             yield f"      {key}: {value}"
-        if reason.change:
+        if against and reason.change:
             yield f"      would change it: {reason.change}"
     if decision.pending:
         yield f"  not judged yet, because the package is not here: {', '.join(decision.pending)}"

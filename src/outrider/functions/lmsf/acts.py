@@ -37,7 +37,7 @@ async def fetch_package(r: Runner) -> None:
         raise Refused(Refusal("SBOM_MISMATCH", "The package's SBOM is not the one that the contract names."))
     if package.manifest != record.manifest:
         raise Refused(Refusal("MANIFEST_MISMATCH", "The package's manifest is not the one that was offered."))
-    if reasons := (await r.judged(Action.HOST)).told(r.tools.network):  # again: its SBOM is known by now
+    if reasons := await r.allowed(Action.HOST):  # again: its SBOM is known by now
         raise Refused(*reasons)
 
 

@@ -17,10 +17,12 @@ from outrider.core import limits
 from outrider.core.contract import Contract
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal, Refused
+from outrider.decide.policy.decision import Verdict
 from outrider.decide.policy.request import Action
 from outrider.functions.lmsf import negotiation
 from outrider.functions.lmsf.acts import ACTS
 from outrider.functions.lmsf.anew import Anew
+from outrider.functions.lmsf.approvals import Approval
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.deployments import Deployments
@@ -233,8 +235,8 @@ class Lmsf:
         role = role_of(self.network, contract)
         case = Case(contract.contract_id, contract, package.manifest, role, Phase.NEGOTIATING)
         decision = await self.policies.judge(Action.ONWARD if contract.onward else Action.SEND, case)
-        if reasons := decision.told(self.network):
-            raise Refused(*reasons)
+        if decision.verdict is Verdict.REFUSE:
+            raise Refused(*decision.told(self.network))
         offer = negotiation.offer(contract, package, self.signer)
         return await self._create(
             offer, contract, wanted.target, store_id=status.store_id, digest_key=status.digest_key
@@ -308,6 +310,31 @@ class Lmsf:
         await runner.tell(machine.DeclaredLost(runner.ending("STORE_LOST", sentence)), lost_store=store_id)
         await runner.until(lambda row: Fact.HOME in row.facts, limits.FORWARD_LIMIT_MS)
         return None
+
+    async def approve(self, migration_id: str, *, grant: bool, by: str, sentence: str) -> Approval:
+        """A human decides about a migration; what waits for it goes on at once.
+
+        Raises:
+            Refused: there is no such migration, it is over, or it was decided before.
+        """
+        runner = self._runners.get(migration_id)
+        if runner is None or (runner.over and self.policies.approvals.get(migration_id) is None):
+            raise Refused(
+                Refusal(
+                    "APPROVAL_UNKNOWN",
+                    f"No migration {migration_id[:80]} is under way or waits for a human at {self.network}.",
+                    {"migrationId": migration_id[:80]},
+                    "`outrider approval list` shows those that wait.",
+                    status=404,
+                )
+            )
+        partner = runner.contract.home if runner.row.role is Role.TARGET else runner.contract.target
+        decided = await self.policies.approvals.decide(
+            migration_id, runner.contract, partner, grant=grant, by=by, sentence=sentence
+        )
+        if not runner.over:
+            await runner.tell(machine.Resume())
+        return decided
 
     async def apply_policy(self) -> Applied:
         """Read the policy's files now, and let every migration look at once.
@@ -401,8 +428,10 @@ class Lmsf:
         own = self.permissions.exchange(runner.record.service)
         if runner.row.phase is not Phase.PERMITTING:
             return own if Fact.PERMITTED in runner.row.facts else Exchange(refusals=runner.record.refusals)
-        if against := (await runner.judged(Action.SIGN)).told(self.network):
-            verdict = [*(verdict if isinstance(verdict, list) else []), *against]
+        if isinstance(verdict, list):  # a human is asked only about what nothing else is against
+            verdict = [*verdict, *(await runner.judged(Action.SIGN)).told(self.network)]
+        elif against := await runner.allowed(Action.SIGN):
+            verdict = against
         if isinstance(verdict, list):
             first = verdict[0]
             await runner.tell(machine.Judged(runner.ending(first.code, first.sentence)), refusals=verdict)

@@ -55,6 +55,8 @@ class FromPartner:
         if isinstance(answer, list):
             return refusals_response(answer)
         if answer.row.phase is Phase.NEGOTIATING:
+            if answer.awaited is not None:
+                return refusal_response(answer.awaited)
             return problem(503, "NF_CONGESTION", "The offer is still being judged.", headers=[("retry-after", "1")])
         return json_response(201, Agreed(answer.record.contract, answer.record.store_id))
 

@@ -14,10 +14,11 @@ from outrider.core.compress import compress, decompress
 from outrider.core.contract import Contract
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal, Refused
-from outrider.decide.policy.decision import Decision
+from outrider.decide.policy.decision import Decision, Verdict
 from outrider.decide.policy.invalid import Problem
 from outrider.decide.policy.policy import NO_POLICY, Policy, decide, parse
 from outrider.decide.policy.request import Action, Request, from_terms
+from outrider.functions.lmsf.approvals import Approvals
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.ports import Clock, PolicyFiles
@@ -74,6 +75,11 @@ class Case:
     role: Role
     phase: Phase
 
+    @property
+    def partner(self) -> str:
+        """The other network that it is about: home for the target, else the target."""
+        return self.contract.home if self.role is Role.TARGET else self.contract.target
+
 
 class Policies:
     """The policy of this network's operator."""
@@ -86,6 +92,7 @@ class Policies:
         self._catalogue = catalogue
         self._clock = clock
         self._files = files
+        self.approvals = Approvals(network, journal, clock)
         self._policy = NO_POLICY
         self._problems: list[Problem] = []
         self._since_ms = clock.now_ms()
@@ -173,6 +180,7 @@ class Policies:
             phase=case.phase.value,
             now_ms=self._clock.now_ms(),
             sbom=await self._catalogue.bill(case.contract.package_digest),
+            approved_by=self.approvals.approved_by(case.migration_id),
         )
         decision = decide(self._policy, request)
         try:
@@ -183,12 +191,23 @@ class Policies:
             log.exception("policy.not-kept", migration=case.migration_id)  # a full disk keeps no stay alive
         return decision
 
+    async def awaited(self, case: Case, decision: Decision) -> list[Refusal]:
+        """What is against an action, once a human has decided where the policy asks for one.
+
+        Raises:
+            Refused: nobody has decided yet (`APPROVAL_PENDING`, 503); to be asked again.
+        """
+        if decision.verdict is not Verdict.APPROVAL:
+            return decision.told(self._network)
+        contract = case.contract
+        wait_ms = round(self._policy.rules.approval_hours * 3_600_000)
+        return [*await self.approvals.ask(case.migration_id, contract, case.partner, decision, wait_ms)]
+
     async def _keep(self, migration_id: str, request: Request, decision: Decision) -> None:
-        """The same answer for the same reasons is kept once, not each second."""
+        """The same answer for the same reasons is kept once, not each second; and once more when the SBOM is known."""
         question = migration_id, request.action
-        answer = msgspec.json.encode(
-            (decision.verdict, decision.policy, decision.pending, [(r.rule, r.key, r.effect) for r in decision.reasons])
-        )
+        reasons = [(r.rule, r.key, r.effect) for r in decision.reasons]
+        answer = msgspec.json.encode((decision.verdict, decision.policy, request.sbom is not None, reasons))
         if self._last.get(question) == answer:
             return
         body = compress(msgspec.json.encode(_Kept(request, decision)))

@@ -1,6 +1,9 @@
-"""The API for the own network's policy: which one counts, that it is read again, and what it has decided."""
+"""The API for the own network's policy: which one counts, what it has decided, and what humans have to decide."""
 
 from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
 
 from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf.engine import Lmsf
@@ -18,6 +21,14 @@ def routes(lmsf: Lmsf, add: Callable[[str, str, Handler], None]) -> None:
     add("GET", f"{_POLICY}/policy", api.policy)
     add("POST", f"{_POLICY}/apply", api.apply)
     add("GET", f"{_POLICY}/decisions", api.decisions)
+    add("GET", f"{_POLICY}/approvals", api.approvals)
+    add("POST", f"{_POLICY}/approvals/{{migrationId}}/grant", api.grant)
+    add("POST", f"{_POLICY}/approvals/{{migrationId}}/refuse", api.refuse)
+
+
+class _Said(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    by: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    sentence: Annotated[str, msgspec.Meta(max_length=400)] = ""
 
 
 class Policing:
@@ -44,6 +55,23 @@ class Policing:
             limit=min(_number(args, "limit", _LIMIT), _LIMIT),
         )
         return json_response(200, {"decisions": found})
+
+    async def approvals(self, request: Request) -> Response:
+        """Every question to a human, the newest first."""
+        return json_response(200, {"approvals": self._lmsf.policies.approvals.all()})
+
+    async def grant(self, request: Request) -> Response:
+        """A human approves."""
+        return await self._decide(request, grant=True)
+
+    async def refuse(self, request: Request) -> Response:
+        """A human refuses."""
+        return await self._decide(request, grant=False)
+
+    async def _decide(self, request: Request, *, grant: bool) -> Response:
+        said = msgspec.json.decode(request.body, type=_Said)
+        name = request.params["migrationId"]
+        return json_response(200, await self._lmsf.approve(name, grant=grant, by=said.by, sentence=said.sentence))
 
 
 def _number(args: dict[str, list[str]], name: str, otherwise: int = 0) -> int:

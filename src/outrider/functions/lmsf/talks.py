@@ -11,12 +11,15 @@ from outrider.protocol import migration as machine
 from outrider.protocol.phase import Role
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Response
-from outrider.sbi.problem import refusals_from
+from outrider.sbi.problem import refusal_from, refusals_from
 
 
 def _busy(response: Response, partner: str) -> None:
     """Answers that say nothing about the request are as good as none."""
     if response.status in (401, 429, 500, 502, 503, 504):
+        refusal = refusal_from(response, "")
+        if refusal.code == "APPROVAL_PENDING":
+            raise Unreachable(f"{refusal.sentence} {refusal.remedy}", not_sent=False)
         raise Unreachable(f"{partner} answers {response.status}", not_sent=False)
 
 
@@ -26,6 +29,9 @@ async def send_offer(r: Runner) -> None:
     Where another network gives, that one signs first: the target then sees that the source agrees.
     """
     contract = r.record.contract
+    if reasons := await r.allowed(Action.ONWARD if r.contract.onward else Action.SEND):
+        _refuse(r, machine.OfferJudged, reasons, r.tools.network)
+        return
     changes: dict[str, str] = {}
     signed = [r.tools.network]
     for partner in reversed(r.partners):
@@ -76,7 +82,9 @@ async def judge_offer(r: Runner) -> None:
         raise Refused(Refusal("PARTNER_UNKNOWN", f"{r.partner} is no partner of this network any more."))
     now_ms = tools.clock.now_ms()
     reasons = tools.negotiation.judge(r.contract, record.manifest, record.package_bytes, now_ms)
-    reasons += await _policy(r, Action.ONWARD if r.row.role is Role.GIVER else Action.HOST)
+    action = Action.ONWARD if r.row.role is Role.GIVER else Action.HOST
+    # A human is asked only about what nothing else is against.
+    reasons += (await r.judged(action)).told(tools.network) if reasons else await r.allowed(action)
     if reasons:
         _refuse(r, machine.OfferJudged, reasons, tools.network)
         return
@@ -87,18 +95,13 @@ async def judge_offer(r: Runner) -> None:
     r.post(machine.OfferJudged(), contract=signed)
 
 
-async def _policy(r: Runner, action: Action) -> list[Refusal]:
-    """What this operator's policy has against an action."""
-    return (await r.judged(action)).told(r.tools.network)
-
-
 async def check_permissions(r: Runner) -> None:
     """Lead: exchange permissions with the others; all sides judge the same ones, and each its own policy.
 
     Where there are three, home asks each for its own first, judges them, and then gives them all to each.
     """
     tools, presented = r.tools, []
-    if reasons := await _policy(r, Action.SIGN):
+    if reasons := await r.allowed(Action.SIGN):
         _refuse(r, machine.Judged, reasons, tools.network)
         return
     three = len(r.partners) > 1
