@@ -221,7 +221,8 @@ WORKER_SCRATCH_CHECK_MS = 1_000
 """Temporary files of a worker together, looked at so often; more and it is killed before it fills the store's disk."""
 
 OFFER_LIMIT_MS = 60_000
-"""An offer or an exchange of permissions without an answer by then stops the migration; nothing has moved."""
+"""An offer or an exchange of permissions without an answer by then stops the migration; nothing has moved. A human who
+has to approve has longer: until the approval expires, and so long again."""
 
 PREPARE_LIMIT_MS = 600_000
 """Longest preparation: a package of PACKAGE_BYTES takes seven minutes over 10 Mbit/s; the rest is to start it."""

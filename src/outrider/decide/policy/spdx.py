@@ -21,21 +21,24 @@ def known(identifier: str) -> bool:
 
 
 @functools.lru_cache(4096)
+def _parsed(licence: str) -> Any:
+    """The expression as a tree; the text itself if it is none. Kept, because a stay asks each second."""
+    try:
+        return _spdx().parse(licence, validate=True)
+    except Exception:  # as above
+        return licence
+
+
 def identifiers(licence: str) -> frozenset[str]:
     """The licences that an expression names; a text that is no expression names itself, an empty one nothing."""
-    try:
-        return frozenset(_symbols(_spdx().parse(licence, validate=True)))
-    except Exception:
-        return frozenset({licence} if licence else ())
+    parsed = _parsed(licence)
+    return frozenset({parsed} - {""} if isinstance(parsed, str) else _symbols(parsed))
 
 
 def met(licence: str, accepts: Callable[[str], bool]) -> bool:
     """Whether somebody who accepts some licences can take software under an expression: every AND, one of each OR."""
-    try:
-        parsed = _spdx().parse(licence, validate=True)
-    except Exception:
-        return accepts(licence)
-    return _met(parsed, accepts)
+    parsed = _parsed(licence)
+    return accepts(parsed) if isinstance(parsed, str) else _met(parsed, accepts)
 
 
 def _met(node: Any, accepts: Callable[[str], bool]) -> bool:
