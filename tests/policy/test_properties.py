@@ -107,9 +107,9 @@ def test_the_same_question_has_the_same_answer_and_every_refusal_a_reason(base: 
 def test_a_permit_that_won_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the rule "what forbids wins" taken out, the second half of the first property fails: it can."""
 
-    def lax(action: Action, version: str, found: Any, absent: Any, pending: Any) -> Any:
+    def lax(action: Action, version: str, found: Any, pending: Any) -> Any:
         permits = [r for r in found if r.effect is Effect.PERMIT]
-        return conclude(action, version, permits or found, absent, pending)
+        return conclude(action, version, permits or found, pending)
 
     monkeypatch.setattr(policies, "conclude", lax)
     with pytest.raises(AssertionError):

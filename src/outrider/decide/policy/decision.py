@@ -101,15 +101,14 @@ class Decision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         return [] if self.verdict is Verdict.ALLOW else [r.told(network, self.action) for r in self.against]
 
 
-def conclude(action: Action, policy: str, found: list[Reason], absent: Reason, pending: list[str]) -> Decision:
-    """The verdict: an error or a "forbid" refuses, whatever permits; without a permit nothing is allowed (`absent`).
+def conclude(action: Action, policy: str, reasons: list[Reason], pending: list[str]) -> Decision:
+    """The verdict: an error or a "forbid" refuses, whatever permits; without a permit nothing is allowed.
 
     Adding a reason that forbids can only make the verdict harder, adding one that permits only softer: each branch
     looks for the presence of one kind, the hard ones first.
     """
-    reasons = found if any(r.effect is Effect.PERMIT for r in found) else [*found, absent]
     effects = {r.effect for r in reasons}
-    if effects & {Effect.ERROR, Effect.FORBID, Effect.ABSENT}:
+    if effects & {Effect.ERROR, Effect.FORBID} or Effect.PERMIT not in effects:
         verdict = Verdict.REFUSE
     elif Effect.APPROVAL in effects:
         verdict = Verdict.APPROVAL

@@ -110,11 +110,11 @@ def decide(policy: Policy, request: Request) -> Decision:
         reasons += cedar.judge(policy.cedar, request, policy.rules)
         if request.phase not in BEFORE_PACKAGE:
             reasons += [cedar.failed("the package's SBOM is not here", rule) for rule in pending]
-        absent = _absent(policy, request)
+        if all(r.effect is not Effect.PERMIT for r in reasons):
+            reasons.append(_absent(policy, request))
     except Exception as error:
         reasons, pending = [cedar.failed(f"{type(error).__name__}: {error}")], []
-        absent = Reason(effect=Effect.ABSENT, code="POLICY_NO_PERMIT", sentence="nothing permits it", rule="")
-    return conclude(request.action, policy.version, reasons, absent, pending)
+    return conclude(request.action, policy.version, reasons, pending)
 
 
 def _absent(policy: Policy, request: Request) -> Reason:
