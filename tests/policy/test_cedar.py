@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import cedarpy
 import pytest
 
 from outrider.decide.policy import cedar, rules
+from outrider.decide.policy.builtin import Rules
 from outrider.decide.policy.decision import Effect, Verdict
 from outrider.decide.policy.policy import decide
 from outrider.decide.policy.request import Action
@@ -91,7 +93,12 @@ def test_what_is_not_there_is_absent() -> None:
 
 def test_a_forbid_whose_evaluation_fails_refuses_although_cedar_allows() -> None:
     text = ALL + '\n@id("sum") forbid(principal, action, resource) when { context.maxUes * 9223372036854775807 > 0 };'
-    decision = decide(policy(cedar=text), request())
+    asked = request()
+    alone = cedarpy.is_authorized(
+        cedar._question(asked, Rules()), text, cedar._entities(asked, Rules()), cedar.schema_text()
+    )
+    assert alone.allowed, "Cedar skips what fails"
+    decision = decide(policy(cedar=text), asked)
     assert decision.verdict is Verdict.REFUSE
     (reason,) = decision.against
     assert (reason.effect, reason.code, reason.rule, reason.source) == (
