@@ -68,18 +68,6 @@ async def test_a_target_without_room(pair: Any, monkeypatch: Any) -> None:
     await _refused(pair, "NO_ROOM")
 
 
-async def test_the_targets_own_policy(networks: Any) -> None:
-    class Policy:
-        def judge_offer(self, contract: Any, manifest: Any, partner: Any) -> list[Refusal]:
-            return [Refusal("POLICY_PURPOSE", "Not for this.", {}, "Ask."), Refusal("POLICY_NIGHT", "Not at night.")]
-
-    networks.b.policy = Policy()
-    await networks.b.restart()
-    await networks.a.deploy()
-    shown = await _refused(networks, "POLICY_PURPOSE")
-    assert [r["code"] for r in shown["refusals"]] == ["POLICY_PURPOSE", "POLICY_NIGHT"], "all reasons are returned"
-
-
 async def test_a_contract_that_the_partner_changed(pair: Any) -> None:
     from outrider.core.contract import CONTRACT_TYPE
     from outrider.functions.lmsf import negotiation

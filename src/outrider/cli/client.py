@@ -1,6 +1,7 @@
 """How commands ask the running node of a folder: JSON over its internal listener, with the operator's token."""
 
 import asyncio
+import getpass
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,14 @@ def seconds(text: str | None) -> float | None:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def user() -> str:
+    """Who gives a command, as the machine knows it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return "the operator"
+
+
 class Operator:
     """The operator's requests to the node; a "no" of the node is raised as `Refused`."""
 
@@ -71,9 +80,9 @@ class Operator:
 
 
 def _refused(response: "Response") -> Refused:
-    from outrider.sbi.problem import refusal_from
+    from outrider.sbi.problem import refusals_from
 
-    return Refused(refusal_from(response, f"The node answered {response.status}."))
+    return Refused(*refusals_from(response, f"The node answered {response.status}."))
 
 
 def run(directory: Path, as_json: bool, do: Callable[[Operator], Awaitable[T]]) -> T:

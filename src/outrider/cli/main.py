@@ -2,7 +2,21 @@
 
 import typer
 
-from outrider.cli import bench, demo, doctor, image, migration, network, package, partner, permission, service, sim
+from outrider.cli import (
+    approval,
+    bench,
+    demo,
+    doctor,
+    image,
+    migration,
+    network,
+    package,
+    partner,
+    permission,
+    policy,
+    service,
+    sim,
+)
 
 for command in (image.save, image.restore):
     service.app.command()(command)
@@ -16,6 +30,8 @@ app.add_typer(network.app, name="network", help="Set a network up, run it, see h
 app.add_typer(partner.app, name="partner", help="Exchange cards with a partner operator.")
 app.add_typer(package.app, name="package", help="Build, inspect and verify packages.")
 app.add_typer(permission.app, name="permission", help="Sign, give, show and revoke software permissions.")
+app.add_typer(policy.app, name="policy", help="Check, test, apply, explain and replay this operator's policy.")
+app.add_typer(approval.app, name="approval", help="Decide what this operator's policy asks a human about.")
 app.add_typer(service.app, name="service", help="Deploy, list, show, save, restore and remove services.")
 app.add_typer(migration.app, name="migration", help="Start, watch, list, show, abort and return migrations.")
 app.add_typer(doctor.app, name="doctor", help="Look at this machine: can a network run here.")

@@ -221,7 +221,8 @@ WORKER_SCRATCH_CHECK_MS = 1_000
 """Temporary files of a worker together, looked at so often; more and it is killed before it fills the store's disk."""
 
 OFFER_LIMIT_MS = 60_000
-"""An offer or an exchange of permissions without an answer by then stops the migration; nothing has moved."""
+"""An offer or an exchange of permissions without an answer by then stops the migration; nothing has moved. A human who
+has to approve has longer: until the approval expires, and so long again."""
 
 PREPARE_LIMIT_MS = 600_000
 """Longest preparation: a package of PACKAGE_BYTES takes seven minutes over 10 Mbit/s; the rest is to start it."""
@@ -256,6 +257,13 @@ STORE_PROBE_MS = 2_000
 
 LOST_KEYS = 200
 """Keys of a lost store that are named one by one; all are counted."""
+
+POLICY_LOOK_MS = 1_000
+"""How often an operator's policy files are looked at. They count once they stayed the same from one look to the next:
+a policy that is just being written must not end a stay."""
+
+DECISIONS_KEPT = 2_000
+"""Decisions of the policy that are kept with their facts, to judge them again under another policy: some megabytes."""
 
 PERMIT_CHECK_MS = 1_000
 """How often permissions and deadlines of running migrations are looked at; a revocation takes effect within 5 s."""

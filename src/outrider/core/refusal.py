@@ -21,8 +21,12 @@ class Refusal(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Refused(Exception):
-    """Carries a `Refusal` through code that can only raise; caught at the edge and turned into ProblemDetails."""
+    """Carries a `Refusal` through code that can only raise; caught at the edge and turned into ProblemDetails.
 
-    def __init__(self, refusal: Refusal) -> None:
+    Where there are several reasons, `refusal` is the first and `refusals` has all.
+    """
+
+    def __init__(self, refusal: Refusal, *more: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+        self.refusals = (refusal, *more)

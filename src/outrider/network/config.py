@@ -62,6 +62,13 @@ class BasicSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
 
 
+class PolicySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this operator allows beyond terms and permissions."""
+
+    path: str = ""
+    """A folder or file, from the network's folder; empty: there is no policy, and the default counts."""
+
+
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of `network.toml`."""
 
@@ -70,6 +77,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     border: BorderSection = BorderSection()
     limits: LimitsSection = LimitsSection()
     basic: BasicSection = BasicSection()
+    policy: PolicySection = PolicySection()
 
     @property
     def network_id(self) -> NetworkId:
@@ -91,6 +99,7 @@ HINTS = {
     "limits.requests_per_s": f"requests_per_s = {limits.PARTNER_REQUESTS_PER_S}",
     "limits.in_flight": f"in_flight = {limits.PARTNER_IN_FLIGHT}",
     "basic.enabled": "enabled = true (or false beside a real core)",
+    "policy.path": 'path = "policy" (a folder or file of rules.toml and *.cedar)',
 }
 """For each key, what to write."""
 
@@ -123,6 +132,11 @@ in_flight = {in_flight}
 [basic]
 # A small AMF and SMF; switch it off beside a real core.
 enabled = {basic}
+
+[policy]
+# A folder or file of rules (rules.toml, *.cedar), from this folder on: what this operator allows. Empty: everything
+# that the terms and all permissions cover.
+path = {policy}
 """
 
 
@@ -233,6 +247,7 @@ def render(config: NetworkConfig) -> str:
         nf_types=msgspec.json.encode(config.network.nf_types).decode(),
         nrf_root=f'nrf_root = "{config.sbi.nrf_root}"\n' if config.sbi.nrf_root else "",
         basic=str(config.basic.enabled).lower(),
+        policy=msgspec.json.encode(config.policy.path).decode(),
         sbi_host=config.sbi.host,
         sbi_port=config.sbi.port,
         border_host=config.border.host,

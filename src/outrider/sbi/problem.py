@@ -64,6 +64,14 @@ def refusal_response(refusal: Refusal) -> Response:
     return _problem(refusal.status, refusal.code, refusal.sentence, extra, headers)
 
 
+def refusals_response(reasons: Sequence[Refusal]) -> Response:
+    """A refusal with every reason: the first as the problem's cause, all of them in `refusals`."""
+    first = reasons[0]
+    if len(reasons) == 1:
+        return refusal_response(first)
+    return problem(first.status, first.code, first.sentence, facts=first.facts, remedy=first.remedy, refusals=reasons)
+
+
 def _problem(
     status: int, cause: str, detail: str, extra: Mapping[str, object], headers: Sequence[tuple[str, str]]
 ) -> Response:
@@ -85,6 +93,19 @@ class _Problem(msgspec.Struct):
 
 
 _problem_decoder = msgspec.json.Decoder(_Problem)
+
+
+class _Refusals(msgspec.Struct):
+    refusals: list[Refusal] = []
+
+
+def refusals_from(response: Response, otherwise: str) -> list[Refusal]:
+    """Every reason that a peer's error answer gives, the one that it is about first."""
+    try:
+        more = msgspec.json.decode(response.body, type=_Refusals).refusals
+    except msgspec.DecodeError:
+        more = []
+    return more or [refusal_from(response, otherwise)]
 
 
 def refusal_from(response: Response, otherwise: str) -> Refusal:

@@ -16,6 +16,7 @@ import msgspec
 
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
+from outrider.decide.policy.request import Component
 from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.ports import Clock, Partners, Software, Verified
 from outrider.functions.lmsf.record import Package
@@ -63,6 +64,7 @@ class Catalogue:
         self._clock = clock
         self._unbroken = Unbroken()
         self._packages: dict[str, Package] = {}
+        self._bills: dict[str, tuple[Component, ...]] = {}
         for body in journal.all("package"):
             package = msgspec.json.decode(body, type=Package)
             self._packages[package.digest] = package
@@ -85,6 +87,22 @@ class Catalogue:
     def get(self, digest: str) -> Package | None:
         """One package."""
         return self._packages.get(digest)
+
+    async def bill(self, digest: str) -> tuple[Component, ...] | None:
+        """The components of a package, as its SBOM says; None if the package is not here.
+
+        Raises:
+            Refused: the SBOM cannot be read any more.
+        """
+        package = self._packages.get(digest)
+        if package is None:
+            return None
+        if digest not in self._bills:
+            read = await asyncio.to_thread(self._software.bill, self.archive(digest), package.sbom_digest)
+            if isinstance(read, Refusal):
+                raise Refused(read)
+            self._bills[digest] = read
+        return self._bills[digest]
 
     def archive(self, digest: str) -> Path:
         """Where the archive of a package lies."""
@@ -246,6 +264,7 @@ class Catalogue:
             await self.drop(digest)
 
     async def _drop(self, digest: str) -> None:
+        self._bills.pop(digest, None)
         if self._packages.pop(digest, None) is not None:
             await self._journal.drop("package", digest)
         for path in (self.archive(digest), self._fetching(digest)):

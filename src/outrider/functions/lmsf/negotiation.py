@@ -1,9 +1,10 @@
 """Offers and contracts: what home proposes, what the others check, and the bytes that all sign.
 
 There is one round: a network takes the terms or refuses with every reason. It checks what can be known before
-anything moves: that the offer is signed by the partner that sends it, that this engine covers the terms, and what its
-operator's policy says. A target checks that it has the NF types, the machine and the room; where another network than
-home is the source, that one checks that it hosts the service, and both that they are partners of each other.
+anything moves: that the offer is signed by the partner that sends it, and that this engine covers the terms; what its
+operator's policy says is asked beside it (`policies`). A target checks that it has the NF types, the machine and the
+room; where another network than home is the source, that one checks that it hosts the service, and both that they are
+partners of each other.
 """
 
 import shutil
@@ -20,7 +21,7 @@ from outrider.core.permission import Permission
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf.catalogue import no_room
 from outrider.functions.lmsf.deployments import Deployments, fits
-from outrider.functions.lmsf.ports import Partner, Partners, Policy, Signer
+from outrider.functions.lmsf.ports import Partner, Partners, Signer
 from outrider.functions.lmsf.record import Envelope, Offer, Package
 from outrider.package import statements
 from outrider.package.statements import OperatorKeys
@@ -143,7 +144,6 @@ class Negotiation:
         deployments: Deployments,
         partners: Partners,
         signer: Signer,
-        policy: Policy | None,
     ) -> None:
         self._network = network
         self._nf_types = nf_types
@@ -151,7 +151,6 @@ class Negotiation:
         self._deployments = deployments
         self._partners = partners
         self._signer = signer
-        self._policy = policy
 
     def read(self, offer: Offer, partner: Partner, keys: OperatorKeys) -> Contract | list[Refusal]:
         """The terms of an offer that this partner really signed, for this network; nothing is judged yet."""
@@ -176,15 +175,13 @@ class Negotiation:
             if said != signed
         ] or contract
 
-    def judge(self, contract: Contract, manifest: Manifest, partner: Partner, size: int, now_ms: int) -> list[Refusal]:
+    def judge(self, contract: Contract, manifest: Manifest, size: int, now_ms: int) -> list[Refusal]:
         """Every reason against these terms; none to take them."""
         reasons = [*self._uncovered(contract, now_ms), *self._unlinked(contract)]
         if contract.source == self._network:
             reasons += self._not_hosting(contract)
         else:
             reasons += self._not_to_host(contract, manifest, size)
-        if self._policy is not None:
-            reasons += self._policy.judge_offer(contract, manifest, partner)
         return reasons
 
     def _unlinked(self, contract: Contract) -> list[Refusal]:

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from outrider.core.contract import Contract
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
+from outrider.decide.policy.request import Component
 from outrider.sbi.http import Response
 from outrider.store.image import StoreFacts
 from outrider.store.port import StoreMark
@@ -204,11 +204,22 @@ class Signer(Protocol):
         """The key's public half, as partners know it."""
 
 
-class Policy(Protocol):
-    """What this operator allows beyond the terms and the permissions; any refusal wins, all of them are told."""
+class PolicyFiles(Protocol):
+    """The files of this operator's policy; both calls are quick and block."""
 
-    def judge_offer(self, contract: Contract, manifest: Manifest, partner: Partner) -> Sequence[Refusal]:
-        """Reasons of this operator against hosting the service on these terms; none to allow it."""
+    @property
+    def path(self) -> str:
+        """Where they are, for people."""
+
+    def stamp(self) -> object:
+        """Another value whenever a file changes, comes or goes; equal to itself while none does."""
+
+    def read(self) -> dict[str, bytes]:
+        """Every file by name.
+
+        Raises:
+            OSError: they cannot be read; the error names the file.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +235,13 @@ class Verified:
 
 
 class Software(Protocol):
-    """Packages: checked and unpacked. Both calls block; they run in a thread. (`software.PackageSoftware`.)"""
+    """Packages: checked and unpacked. All calls block; they run in a thread. (`software.PackageSoftware`.)"""
 
     def verify(self, archive: Path) -> Verified | Refusal:
         """Check structure, signature, digests and SBOM; the first reason if it is not accepted."""
+
+    def bill(self, archive: Path, sbom_digest: str) -> tuple[Component, ...] | Refusal:
+        """The components that the SBOM of a verified package names, if it is still the one with that digest."""
 
     def install(self, archive: Path, folder: Path) -> Path | Refusal:
         """Verify again and unpack below `folder` so that a worker can run it; twice is once. The package's folder."""

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from outrider.core.refusal import Refusal
+from outrider.decide.policy.request import Component
 from outrider.functions.lmsf.ports import Verified
+from outrider.package.bill import bill
 from outrider.package.install import install
 from outrider.package.vendors import TrustedVendor
 from outrider.package.verify import verify
@@ -28,6 +30,10 @@ class PackageSoftware:
             size_bytes=archive.stat().st_size,
             vendor_key_id=checked.vendor_key,
         )
+
+    def bill(self, archive: Path, sbom_digest: str) -> tuple[Component, ...] | Refusal:
+        """The components that the SBOM of a verified package names, if it is still the one with that digest."""
+        return bill(archive, sbom_digest)
 
     def install(self, archive: Path, folder: Path) -> Path | Refusal:
         """Verify again and unpack below `folder` so that a worker can run it; twice is once. The package's folder."""

@@ -3,32 +3,23 @@
 import msgspec
 
 from outrider.core.refusal import Refusal, Refused
+from outrider.decide.policy.request import Action
 from outrider.functions.lmsf.negotiation import check_answer
 from outrider.functions.lmsf.record import Agreed, Exchange, Offer
 from outrider.functions.lmsf.runner import Runner
 from outrider.protocol import migration as machine
+from outrider.protocol.phase import Role
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Response
-from outrider.sbi.problem import refusal_from
-
-
-class _Refusals(msgspec.Struct):
-    refusals: list[Refusal] = []
-
-
-def refusals_from(response: Response, otherwise: str) -> list[Refusal]:
-    """Every reason that a partner's refusal gives, the one that it is about first."""
-    first = refusal_from(response, otherwise)
-    try:
-        more = msgspec.json.decode(response.body, type=_Refusals).refusals
-    except msgspec.DecodeError:
-        more = []
-    return more or [first]
+from outrider.sbi.problem import refusal_from, refusals_from
 
 
 def _busy(response: Response, partner: str) -> None:
     """Answers that say nothing about the request are as good as none."""
     if response.status in (401, 429, 500, 502, 503, 504):
+        refusal = refusal_from(response, "")
+        if refusal.code == "APPROVAL_PENDING":
+            raise Unreachable(f"{refusal.sentence} {refusal.remedy}", not_sent=False)
         raise Unreachable(f"{partner} answers {response.status}", not_sent=False)
 
 
@@ -38,6 +29,9 @@ async def send_offer(r: Runner) -> None:
     Where another network gives, that one signs first: the target then sees that the source agrees.
     """
     contract = r.record.contract
+    if reasons := await r.allowed(Action.ONWARD if r.contract.onward else Action.SEND):
+        _refuse(r, machine.OfferJudged, reasons, r.tools.network)
+        return
     changes: dict[str, str] = {}
     signed = [r.tools.network]
     for partner in reversed(r.partners):
@@ -87,7 +81,10 @@ async def judge_offer(r: Runner) -> None:
     if partner is None:
         raise Refused(Refusal("PARTNER_UNKNOWN", f"{r.partner} is no partner of this network any more."))
     now_ms = tools.clock.now_ms()
-    reasons = tools.negotiation.judge(r.contract, record.manifest, partner, record.package_bytes, now_ms)
+    reasons = tools.negotiation.judge(r.contract, record.manifest, record.package_bytes, now_ms)
+    action = Action.ONWARD if r.row.role is Role.GIVER else Action.HOST
+    # A human is asked only about what nothing else is against.
+    reasons += (await r.judged(action)).told(tools.network) if reasons else await r.allowed(action)
     if reasons:
         _refuse(r, machine.OfferJudged, reasons, tools.network)
         return
@@ -99,11 +96,14 @@ async def judge_offer(r: Runner) -> None:
 
 
 async def check_permissions(r: Runner) -> None:
-    """Lead: exchange permissions with the others; all sides judge the same ones.
+    """Lead: exchange permissions with the others; all sides judge the same ones, and each its own policy.
 
     Where there are three, home asks each for its own first, judges them, and then gives them all to each.
     """
     tools, presented = r.tools, []
+    if reasons := await r.allowed(Action.SIGN):
+        _refuse(r, machine.Judged, reasons, tools.network)
+        return
     three = len(r.partners) > 1
     for partner in r.partners if three else ():
         answer = await _exchange(r, "GET", partner)
@@ -112,9 +112,9 @@ async def check_permissions(r: Runner) -> None:
             return
         presented += await tools.permissions.take(answer, partner)
     if three:
-        reasons = tools.permissions.judge(r.contract, r.record.manifest, instances=1, presented=presented)
-        if isinstance(reasons, list):
-            _refuse(r, machine.Judged, reasons, tools.network)
+        alone = tools.permissions.judge(r.contract, r.record.manifest, instances=1, presented=presented)
+        if isinstance(alone, list):
+            _refuse(r, machine.Judged, alone, tools.network)
             return
     against: list[tuple[str, list[Refusal]]] = []
     for partner in r.partners:
