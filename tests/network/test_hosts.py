@@ -352,3 +352,17 @@ def test_the_memory_that_is_available_is_known_here() -> None:
     available = module.available_bytes()
     assert available is not None
     assert 0 < available < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+async def test_keepers_have_no_huge_pages_that_they_would_not_fill(tmp_path: Path) -> None:
+    code = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    told = tmp_path / "environment"
+    command = (sys.executable, "-c", f"import os; open({str(told)!r}, 'w').write(repr(dict(os.environ)))\n{code}")
+    hosts = NodeHosts(tmp_path / "services", tmp_path / "log", module.replace(settings(), command=(*command, str(FAKE))))
+    await hosts.start(spec(), Marks())
+    try:
+        told_text = await asyncio.to_thread(told.read_text)
+        assert "'MIMALLOC_ALLOW_THP': '0'" in told_text
+        assert "'PATH'" in told_text
+    finally:
+        await hosts.close()

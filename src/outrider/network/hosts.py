@@ -61,6 +61,9 @@ STEADY_S = 10.0
 LOG_LINES = 8
 """Lines of its log that the report of a keeper that did not start carries."""
 
+_MEMORY = {"MIMALLOC_ALLOW_THP": "0"}
+"""granian's allocator asks for huge pages, of which each keeper would touch five and need a few KB in each: 9 MB."""
+
 _SERVICE = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 _log = structlog.get_logger(__name__)
 
@@ -286,6 +289,7 @@ class NodeHosts:
                 stdin=asyncio.subprocess.PIPE,  # stays open as long as this node lives: that is how the keeper knows
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env={**os.environ, **_MEMORY},
             )
         started = mark(process.pid)
         if started is not None:
