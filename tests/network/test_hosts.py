@@ -358,7 +358,9 @@ async def test_keepers_have_no_huge_pages_that_they_would_not_fill(tmp_path: Pat
     code = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     told = tmp_path / "environment"
     command = (sys.executable, "-c", f"import os; open({str(told)!r}, 'w').write(repr(dict(os.environ)))\n{code}")
-    hosts = NodeHosts(tmp_path / "services", tmp_path / "log", module.replace(settings(), command=(*command, str(FAKE))))
+    hosts = NodeHosts(
+        tmp_path / "services", tmp_path / "log", module.replace(settings(), command=(*command, str(FAKE)))
+    )
     await hosts.start(spec(), Marks())
     try:
         told_text = await asyncio.to_thread(told.read_text)
