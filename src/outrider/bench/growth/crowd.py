@@ -8,6 +8,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -53,11 +54,6 @@ class Move(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     settled_s: float | None
     moved_ues: int
 
-    @property
-    def copying_s(self) -> float | None:
-        """How long its copy took."""
-        return None if self.copied_s is None or self.prepared_s is None else self.copied_s - self.prepared_s
-
 
 class Crowd(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One run."""
@@ -73,9 +69,9 @@ class Crowd(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     settled: int
     moves: list[Move]
     jain: float
-    """Of the rates at which copies went, contexts a second: 1 if all had the same share."""
+    """Of what copies got of their fair shares (`shares`): 1 if all got the same."""
     slowest_share: float
-    """The least rate of a copy, of the median one."""
+    """The least of them, of the median one."""
     show_ms: Quantiles
     """`migration show` at the source while they run."""
     list_ms: Quantiles
@@ -91,6 +87,19 @@ def jain(values: Sequence[float]) -> float:
     """Jain's index of fairness: 1 if all have the same, 1/n if one has everything (RFC 5166, 2.3)."""
     squares = len(values) * sum(value * value for value in values)
     return round(sum(values) ** 2 / squares, 4) if squares else 1.0
+
+
+def shares(moves: Sequence[Move]) -> list[float]:
+    """What each copy got of an equal division: copies of one size, by the time that an equal share would have taken.
+
+    While k copies are under way each is due 1/k of the link. A copy that ran when few did is due more, so the times
+    alone would not tell who was favoured.
+    """
+    copies = [(m.prepared_s, m.copied_s) for m in moves if m.prepared_s is not None and m.copied_s is not None]
+    edges = sorted({edge for copy in copies for edge in copy})
+    spans = [(a, b, sum(begun <= a and b <= ended for begun, ended in copies)) for a, b in pairwise(edges)]
+    due = [sum((b - a) / k for a, b, k in spans if begun <= a and b <= ended) for begun, ended in copies]
+    return [1 / each for each in due if each]
 
 
 def no_room(migrations: int) -> str | None:
@@ -155,7 +164,7 @@ async def _move(
         await asking.close()
     moves = [_moved(shown[name], started_ms) for name in ids if name != aborted]
     settled = sum(move.ended == "SETTLED" for move in moves)
-    rates = [contexts / move.copying_s for move in moves if move.copying_s]
+    got = shares(moves)
     say(f"{settled} of {len(moves)} settled in {total_s:.1f} s")
     return Crowd(
         migrations=len(moves),
@@ -166,8 +175,8 @@ async def _move(
         total_s=round(total_s, 2),
         settled=settled,
         moves=moves,
-        jain=jain(rates),
-        slowest_share=round(min(rates) / statistics.median(rates), 3) if rates else 0.0,
+        jain=jain(got),
+        slowest_share=round(min(got) / statistics.median(got), 3) if got else 0.0,
         show_ms=quantiles(watch.show_ms),
         list_ms=quantiles(watch.list_ms),
         abort_ms=watch.abort_ms,
@@ -280,7 +289,7 @@ def part(crowds: Sequence[Crowd], left_out: list[str]) -> Part:
         rows=rows,
         curves=[
             Curve("migrations-time", x, ["last ended, s", "median ended, s"], "s"),
-            Curve("migrations-fairness", x, ["Jain's index of copy rates"], "1 is fair"),
+            Curve("migrations-fairness", x, ["Jain's index of shares"], "1 is fair"),
             Curve("migrations-answers", x, ["show p50, ms", "show p99, ms", "abort, ms"], "ms"),
             Curve("migrations-memory", x, ["both networks, MB"], "MB"),
         ],
@@ -289,7 +298,7 @@ def part(crowds: Sequence[Crowd], left_out: list[str]) -> Part:
                 "migrations that came to their end", "all", f"{ended} of {asked}", "PASS" if ended == asked else "MISS"
             ),
             Bar(
-                "the link is shared: Jain's index of copy rates",
+                "the link is shared: Jain's index of shares",
                 f"≥ {FAIR:g}",
                 f"{shared[least]:.3f} at {least}" if shared else "no two at once",
                 ("PASS" if shared[least] >= FAIR else "MISS") if shared else "NOT MEASURED",
@@ -315,7 +324,7 @@ def _row(found: Crowd) -> dict[str, Value]:
         "median ended, s": round(statistics.median(ends), 1) if ends else None,
         "moving at once": overlapping(found.moves),
         "MB on the wire": round(found.wire_bytes / 1e6, 1),
-        "Jain's index of copy rates": found.jain,
+        "Jain's index of shares": found.jain,
         "slowest ÷ median": found.slowest_share,
         "show p50, ms": found.show_ms.p50,
         "show p99, ms": found.show_ms.p99,

@@ -13,6 +13,7 @@ import apsw
 import msgspec
 
 from outrider.bench.growth import cost
+from outrider.bench.growth.cost import Cost
 from outrider.bench.growth.fleet import Asking
 from outrider.bench.growth.table import Curve, Part, Value, at_most, by
 from outrider.bench.growth.yard import fill, yard
@@ -20,9 +21,6 @@ from outrider.bench.steps import step
 from outrider.demo.processes import ProcessFailed
 from outrider.demo.quantiles import Quantiles, quantiles
 from outrider.demo.stage import MIGRATIONS, Stage
-
-STARTS = 3
-"""Starts at each step; the shortest counts, for whatever else runs only makes one longer."""
 
 CONTEXTS = 100
 END_LIMIT_S = 120.0
@@ -43,8 +41,8 @@ class Step(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     list_ms: float
 
 
-async def run(counts: Sequence[int], say: Callable[[str], None]) -> Part:
-    """Run one migration, multiply it, and start the node at each step."""
+async def run(counts: Sequence[int], restarts: int, say: Callable[[str], None]) -> Part:
+    """Run one migration, multiply it, and start the node at each step; the shortest of its `restarts` counts."""
     steps: list[Step] = []
     async with yard() as (stage, fleet):
         members = fleet.make(0, 1)
@@ -63,7 +61,7 @@ async def run(counts: Sequence[int], say: Callable[[str], None]) -> Part:
             await stage.a.close()
             await asyncio.to_thread(multiply, journal, name, have, count)
             have = count
-            steps.append(await _step(stage, journal, name, count))
+            steps.append(await _step(stage, journal, name, count, restarts))
             say(f"{count} ended migrations: ready after {steps[-1].start_s:.2f} s")
     return part(steps)
 
@@ -122,15 +120,16 @@ def multiply(journal: Path, name: str, have: int, wanted: int) -> None:
     db.close()
 
 
-async def _step(stage: Stage, journal: Path, name: str, migrations: int) -> Step:
-    starts, cpu_s = [], []
-    for _ in range(STARTS):
+async def _step(stage: Stage, journal: Path, name: str, migrations: int, restarts: int) -> Step:
+    starts, cpu_s, held = [], [], Cost()
+    for _ in range(restarts):
         await stage.a.close()
         at_s = time.monotonic()
         await stage.a.run()
         starts.append(time.monotonic() - at_s)
         assert stage.a.node is not None
-        cpu_s.append(cost.of(stage.a.node.pid).cpu_s)
+        held = cost.of(stage.a.node.pid)
+        cpu_s.append(held.cpu_s)
     asking = Asking(stage.a)
     try:
         listed, show = [], []
@@ -148,7 +147,7 @@ async def _step(stage: Stage, journal: Path, name: str, migrations: int) -> Step
         journal_bytes=(await asyncio.to_thread(journal.stat)).st_size,
         start_s=round(min(starts), 3),
         start_cpu_s=min(cpu_s),
-        node_mb=round(cost.of(stage.a.node.pid).pss_mb, 1),
+        node_mb=round(held.pss_mb, 1),
         show_ms=quantiles(show),
         list_ms=round(sorted(listed)[2], 1),
     )

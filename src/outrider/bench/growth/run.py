@@ -31,7 +31,11 @@ class Sizes(msgspec.Struct, frozen=True):
     journals: list[int]
     writes_per_s: float = 200.0
     """While a keeper is killed."""
+    starts: int = 3
+    """Of a node at each step; the shortest counts, for whatever else runs only makes one longer."""
     idle_s: float = 10.0
+    warm_s: float = 3.0
+    """Of load before a keeper is killed, and after it serves again."""
 
 
 FULL = Sizes(
@@ -44,15 +48,17 @@ FULL = Sizes(
     journals=[10, 100, 1_000],
 )
 SHORT = Sizes(
-    contexts=[1_000, 2_000],
-    services=[1, 3],
-    partners=[1, 5],
-    migrations=[1, 3],
-    moved_contexts=200,
+    contexts=[300, 600],
+    services=[1, 2],
+    partners=[1, 3],
+    migrations=[2],
+    moved_contexts=100,
     mbit=40.0,
-    journals=[1, 50],
+    journals=[1, 20],
     writes_per_s=50.0,
-    idle_s=1.0,
+    starts=1,
+    idle_s=0.5,
+    warm_s=1.0,
 )
 """For a check of every change: whether all of it still runs, not how fast."""
 
@@ -60,10 +66,10 @@ Say = Callable[[str], None]
 PARTS: dict[str, Callable[[Sizes, Say], Awaitable[Part]]] = {
     "contexts": lambda sizes, say: contexts.run(sizes.contexts, say),
     "services": lambda sizes, say: services.run(sizes.services, sizes.idle_s, say),
-    "partners": lambda sizes, say: partners.run(sizes.partners, sizes.idle_s, say),
+    "partners": lambda sizes, say: partners.run(sizes.partners, sizes.starts, sizes.idle_s, say),
     "migrations": lambda sizes, say: crowd.run(sizes.migrations, sizes.moved_contexts, sizes.mbit, say),
-    "starts": lambda sizes, say: starts.run(sizes.contexts, sizes.writes_per_s, say),
-    "journals": lambda sizes, say: journals.run(sizes.journals, say),
+    "starts": lambda sizes, say: starts.run(sizes.contexts, sizes.writes_per_s, sizes.warm_s, say),
+    "journals": lambda sizes, say: journals.run(sizes.journals, sizes.starts, say),
 }
 
 

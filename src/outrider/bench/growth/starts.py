@@ -29,9 +29,6 @@ from outrider.demo.stage import Stage
 from outrider.store.port import Durability
 from outrider.store.sqlite import SqliteStore
 
-WARM_S = 3.0
-"""Load before the keeper is killed, and after it serves again."""
-
 AGAIN_LIMIT_S = 60.0
 FAILED = (Fate.UNANSWERED, Fate.REFUSED)
 
@@ -54,8 +51,8 @@ class Step(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """Of the keeper that was started after the kill, when the load has written for some seconds."""
 
 
-async def run(sizes: Sequence[int], writes_per_s: float, say: Callable[[str], None]) -> Part:
-    """Fill, start, load and kill at each size, the smallest first."""
+async def run(sizes: Sequence[int], writes_per_s: float, warm_s: float, say: Callable[[str], None]) -> Part:
+    """Fill, start, load and kill at each size, the smallest first; `warm_s` of load before the kill, and after it."""
     steps: list[Step] = []
     shape, total, state = SHAPES["session"], 0, 0
     async with yard() as (stage, _):
@@ -64,7 +61,7 @@ async def run(sizes: Sequence[int], writes_per_s: float, say: Callable[[str], No
             await stage.a.close()
             state += await asyncio.to_thread(_fill, stage, service, total, size - total)
             total = size
-            steps.append(await _step(stage, service, size, state, writes_per_s))
+            steps.append(await _step(stage, service, size, state, writes_per_s, warm_s))
             say(f"{size} contexts: start {steps[-1].start_s:.2f} s, after a kill {steps[-1].recovery_s:.2f} s")
     return part(steps, writes_per_s)
 
@@ -77,7 +74,9 @@ def _fill(stage: Stage, service: str, have: int, more: int) -> int:
         store.close()
 
 
-async def _step(stage: Stage, service: str, contexts: int, state_bytes: int, writes_per_s: float) -> Step:
+async def _step(
+    stage: Stage, service: str, contexts: int, state_bytes: int, writes_per_s: float, warm_s: float
+) -> Step:
     at_s = time.monotonic()
     async with step("the start on the filled store", RUNNING_LIMIT_S):
         await stage.a.run()
@@ -89,13 +88,13 @@ async def _step(stage: Stage, service: str, contexts: int, state_bytes: int, wri
     try:
         async with step("the first request of the load", ASK_LIMIT_S):
             await load.order("load")
-        await asyncio.sleep(WARM_S)
+        await asyncio.sleep(warm_s)
         keeper, killed_s = await _keeper(stage, service), time.monotonic()
         os.kill(keeper, signal.SIGKILL)
         async with step("the keeper's start after it was killed", AGAIN_LIMIT_S):
             while await _keeper(stage, service) in (0, keeper):
                 await asyncio.sleep(0.1)
-        await asyncio.sleep(WARM_S)
+        await asyncio.sleep(warm_s)
         busy_mb = cost.of(await _keeper(stage, service)).pss_mb
         async with step("stopping the load", STOP_LIMIT_S + 5):
             await load.order("stop")
