@@ -191,7 +191,7 @@ def part(steps: Sequence[Step]) -> Part:
             at_most(
                 "start for each further ended migration", 1, "ms of CPU", by(rows[-1:], x, "CPU ms for each further")
             ),
-            at_most("memory for each further ended migration", 40, "KB", by(rows, x, "KB for each further")),
+            at_most("memory for each further ended migration", 40, "KB", by(rows[-1:], x, "KB for each further")),
             at_most("migration show, p50", 50, "ms", by(rows, x, "show p50, ms")),
         ],
         raw=list(steps),
