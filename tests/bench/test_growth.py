@@ -20,6 +20,7 @@ from outrider.cli.main import app
 from outrider.cli.outcome import FAULT, MISUSE
 from outrider.demo.machine import this_machine
 from outrider.demo.processes import ProcessFailed
+from outrider.demo.quantiles import quantiles
 
 
 def said(_: str) -> None:
@@ -52,6 +53,19 @@ def test_a_copy_that_waits_while_others_pass_is_seen():
     favoured = [move(0.0, 3.0), move(0.0, 1.0), move(1.0, 2.0), move(2.0, 3.0)]
     equal = [move(0.0, 3.0)] * 3
     assert jain(shares(favoured)) < 0.9 < jain(shares(equal)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wire_bytes", "fairness", "verdict"),
+    [(1_000_000, 0.95, "PASS"), (1_000_000, 0.85, "MISS"), (100_000, 0.85, "NOT MEASURED")],
+)
+def test_the_link_is_judged_only_where_copies_waited_for_it(wire_bytes: int, fairness: float, verdict: str):
+    found = crowd.Crowd(
+        migrations=2, contexts=1, mbit=4.0, state_bytes=1, wire_bytes=wire_bytes, total_s=5.0, settled=2,
+        moves=[move(0.0, 2.0, 3.0), move(1.0, 2.5, 3.0)], jain=fairness, slowest_share=1.0, show_ms=quantiles([1.0]),
+        list_ms=quantiles([1.0]), abort_ms=1.0, abort_ended="ABORTED", peak={}, cpu_s=1.0,
+    )  # fmt: skip
+    assert next(bar for bar in crowd.part([found], []).bars if "shared" in bar.kpi).verdict == verdict
 
 
 def test_copies_that_never_ended_have_no_share():

@@ -34,7 +34,7 @@ def growth(
         int | None, typer.Option(help="Contexts of each of these migrations.", show_default="1000", min=1)
     ] = None,
     mbit: Annotated[
-        float | None, typer.Option(help="Rate of the link that they share.", show_default="40", min=0.1)
+        float | None, typer.Option(help="Rate of the link that they share.", show_default="4", min=0.1)
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Folder for report.json, report.md and the drawings.", file_okay=False)

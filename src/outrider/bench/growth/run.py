@@ -44,7 +44,7 @@ FULL = Sizes(
     partners=[1, 10, 50],
     migrations=[1, 5, 20, 60],
     moved_contexts=1_000,
-    mbit=40.0,
+    mbit=4.0,
     journals=[10, 100, 1_000],
 )
 SHORT = Sizes(
