@@ -335,3 +335,24 @@ async def test_a_service_that_grows_beyond_the_contract_comes_home(pair: Any) ->
 def _grow(pair: Any) -> None:
     """One more UE is created at home."""
     pair.world.keeper(A).rows["ue:new"] = ("owned", "")
+
+
+async def test_offers_that_were_taken_before_there_was_a_host_do_not_pass_the_limit(
+    pair: Any, monkeypatch: Any
+) -> None:
+    from outrider.core import limits
+
+    deployments = pair.b.lmsf.deployments
+    judge = type(pair.b.lmsf.negotiation)._not_to_host
+
+    def filled_since(self: Any, *args: Any) -> list[Refusal]:
+        reasons = judge(self, *args)
+        monkeypatch.setattr(limits, "HOSTED_SERVICES", 0)
+        return reasons
+
+    monkeypatch.setattr(type(pair.b.lmsf.negotiation), "_not_to_host", filled_since)
+    name = (await pair.migrate())["migrationId"]
+    shown = await pair.reach(name, "ABORTED", at=pair.a)
+    assert shown["ending"]["cause"] == "NO_ROOM"
+    assert "PREPARING" in shown["phases"]
+    assert deployments.hosted() == 0

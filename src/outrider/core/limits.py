@@ -274,8 +274,11 @@ ABORT_ANSWER_MS = 900
 CATALOGUE_RANGE_BYTES = 512 * 1024
 """Bytes of a package in one request, up and down: below REQUEST_BYTES, and a lost range is little to repeat."""
 
-HOSTED_SERVICES = 16
-"""Services of partners that run here at a time."""
+HOSTED_SERVICES = 256
+"""Services of partners that run here at a time; an idle host takes some 60 MB, and HOST_MEMORY_BYTES stops before."""
+
+HOST_MEMORY_BYTES = 512 * 1024 * 1024
+"""Memory that must be available before a host starts that was not here before: what runs already must go on."""
 
 DISK_RESERVE_BYTES = 256 * 1024 * 1024
 """Disk that stays free when a service is taken in: journals and stores of what runs already must go on."""

@@ -230,16 +230,8 @@ class Negotiation:
                     status=409,
                 )
             )
-        hosted = self._deployments.hosted()
-        if hosted >= limits.HOSTED_SERVICES and known is None:
-            reasons.append(
-                Refusal(
-                    "NO_ROOM",
-                    f"{self._network} hosts {hosted} services of partners already.",
-                    {"limit": str(limits.HOSTED_SERVICES)},
-                    "Return one first.",
-                )
-            )
+        if known is None and (full := self._deployments.full()) is not None:
+            reasons.append(full)
         # The archive, what it unpacks to, and as much again for the copy of the state.
         needed, free = 4 * size, shutil.disk_usage(self._folder).free
         if size > limits.PACKAGE_BYTES or free - needed < limits.DISK_RESERVE_BYTES:
