@@ -115,7 +115,7 @@ class Host:
         """Recover from the own disk only (PROTOCOL.md §10), then serve."""
         for migration in self.migrations.active:
             self.peers.open(migration.peer, migration.peer_store_id)
-            if migration.role == "source":
+            if migration.role == "source" and not migration.settled:
                 self.followers.start_copy(migration.migration_id, migration.peer)
                 if migration.relocating:
                     self.mover.start(migration)
