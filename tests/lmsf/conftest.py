@@ -181,6 +181,8 @@ class Keeper:
             return "aborting" if self.count("granted") else "aborted"
         if m.finished:
             return "done"
+        if m.role == "source" and not m.durable:
+            return "copying"
         if m.relocating:
             done = m.swept or (m.sweep == "all" and not self.count("owned") and not self.count("granted"))
             m.swept = done
@@ -315,6 +317,8 @@ class World:
         self.arrived: set[str] = set()
         self.frozen = False
         """No copy becomes durable and no key moves."""
+        self.copies = True
+        """Copies become durable; without, only UEs that have arrived move. Home has a shadow for the way back."""
         self.budget: int | None = None
         """How many more keys A may give away; None: all."""
         self.grants: list[tuple[str, str, str]] = []
@@ -343,11 +347,11 @@ class World:
                 theirs = other.migrations.get(m.id)
                 if theirs is None or theirs.aborted is not None:
                     continue
-                if not m.durable:
+                for key in keeper.rows:
+                    other.rows.setdefault(key, ("foreign", keeper.network))
+                if not m.durable and (self.copies or m.id.endswith(".r")):
                     m.copied += 10
                     m.durable = m.copied >= len(keeper.rows)
-                    for key in keeper.rows:
-                        other.rows.setdefault(key, ("foreign", keeper.network))
                 elif m.relocating:
                     wanted = (k for k, (s, _) in keeper.rows.items() if s == "owned" and self._moves(k, m))
                     key = next(wanted, None)
@@ -362,7 +366,7 @@ class World:
                         other.rows[key] = ("owned", "")
 
     def _moves(self, key: str, m: FakeMigration) -> bool:
-        return (m.sweep == "all" and not m.swept) or key in self.arrived
+        return (m.sweep == "all" and m.durable and not m.swept) or key in self.arrived
 
     def owners(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}

@@ -245,7 +245,8 @@ class Lmsf:
     def _serving(self, service: str, network: str) -> Runner | None:
         """The migration by which another network serves UEs of a service now."""
         runner = self._hosting(service, network)
-        return runner if runner is not None and runner.row.phase in machine.SERVING else None
+        copied = (Phase.RELOCATING, Phase.SETTLED)
+        return runner if runner is not None and runner.row.phase in copied else None
 
     def _busy(self, service: str, source: str, target: str) -> Runner | None:
         """The migration that a new one is in the way of: any where home gives, else one of its source or target."""

@@ -426,7 +426,7 @@ class Runner:
             passed = self.ending("DEADLINE_PASSED", "the contract's deadline has passed")
             if phase in machine.BEFORE:
                 self.post(machine.TermsEnded(passed))
-            elif phase is Phase.RELOCATING and self.row.move_all:
+            elif phase is Phase.COPYING or (phase is Phase.RELOCATING and self.row.move_all):
                 self.post(machine.StopAsked(passed))
 
     async def _look_at_permissions(self) -> None:
