@@ -9,10 +9,10 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
-from outrider.core import loss
+from outrider.core import audit, loss
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
-from outrider.functions.lmsf import image, images, openapi, operator, partner, record, shown
+from outrider.functions.lmsf import audit_api, image, images, openapi, operator, partner, record, shown, witness
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.permissions import PermissionView
 from outrider.protocol import messages
@@ -39,6 +39,10 @@ STRUCTS: dict[str, dict[str, Any]] = {
         "Wanted": Wanted, "MigrationInfo": shown.MigrationInfo, "PartnerInfo": shown.PartnerInfo,
         "Progress": record.Progress, "Ending": Ending, "Refusal": Refusal, "Loss": loss.Loss,
         "LostKey": loss.LostKey,
+    },
+    "nlmsf-audit": {
+        "Event": audit.Event, "Actor": audit.Actor, "RecordedEvent": audit_api.RecordedEvent,
+        "KeptHead": audit_api.KeptHead, "SignedHead": witness.SignedHead,
     },
 }  # fmt: skip
 
@@ -102,7 +106,7 @@ def test_schemas_have_the_members_that_the_code_writes(api: str, schema: str, st
     fields = {f.encode_name: f for f in msgspec.structs.fields(struct)}
     assert set(described["properties"]) == set(fields)
     required = {name for name, f in fields.items() if f.required}
-    if struct in (record.Offer, record.Agreed, Wanted):  # what is sent to us: as strict as the code
+    if struct in (record.Offer, record.Agreed, Wanted, witness.SignedHead):  # what is sent to us: as strict as the code
         assert set(described["required"]) == required
 
 

@@ -2,7 +2,20 @@
 
 import typer
 
-from outrider.cli import bench, demo, doctor, image, migration, network, package, partner, permission, service, sim
+from outrider.cli import (
+    audit,
+    bench,
+    demo,
+    doctor,
+    image,
+    migration,
+    network,
+    package,
+    partner,
+    permission,
+    service,
+    sim,
+)
 
 for command in (image.save, image.restore):
     service.app.command()(command)
@@ -18,6 +31,7 @@ app.add_typer(package.app, name="package", help="Build, inspect and verify packa
 app.add_typer(permission.app, name="permission", help="Sign, give, show and revoke software permissions.")
 app.add_typer(service.app, name="service", help="Deploy, list, show, save, restore and remove services.")
 app.add_typer(migration.app, name="migration", help="Start, watch, list, show, abort and return migrations.")
+app.add_typer(audit.app, name="audit", help="Show, check and export what was decided, signed and refused here.")
 app.add_typer(doctor.app, name="doctor", help="Look at this machine: can a network run here.")
 app.add_typer(bench.app, name="bench", help="Measure what the design promises, on this machine.")
 app.add_typer(sim.app, name="sim", help="Whole hosts in a simulated world with faults: run, replay, shrink.")
