@@ -89,9 +89,12 @@ def verify(
     chain = _walk(items, findings)
     hashes = {sequence: frozenset({item.hash, item.stated}) for sequence, item in chain}
     last = max(hashes, default=0)
-    vouched = _compare(hashes, last, heads, findings)
+    vouched = _compare(hashes, (h for h in heads if h.sequence <= last), findings)
+    _missing(last, heads if end is None else [*heads, end], findings)
     if end is not None:
-        _compare_end(hashes, last, end, findings)
+        _beyond(last, end, findings)
+        if end.sequence <= last and not any(f.code == "AUDIT_REWRITTEN" for f in findings):
+            _compare(hashes, [end], findings)
     return Verdict(network, len(items), last, chain[-1][1].hash if chain else NOTHING, vouched, findings[:FINDINGS])
 
 
@@ -218,20 +221,10 @@ _Hashes = dict[int, frozenset[str]]
 """By sequence: the digest of the event's bytes, and the one stated beside them, which differ where it was edited."""
 
 
-def _compare(hashes: _Hashes, last: int, heads: Sequence[Vouched], findings: list[Refusal]) -> int:
+def _compare(hashes: _Hashes, heads: Iterable[Vouched], findings: list[Refusal]) -> int:
     """Up to where the heads hold the log; the first that does not fit it says from where on it is another."""
     good = 0
     for head in sorted(heads):
-        if head.sequence > last:
-            findings.append(
-                _found(
-                    "AUDIT_CUT",
-                    f"{_range(last + 1, head.sequence)} missing at the end: {head.by} signed event {head.sequence}.",
-                    sequence=last + 1,
-                    until=head.sequence,
-                )
-            )
-            break
         if head.sequence and head.hash not in hashes.get(head.sequence, ()):
             findings.append(
                 _found(
@@ -247,7 +240,22 @@ def _compare(hashes: _Hashes, last: int, heads: Sequence[Vouched], findings: lis
     return good
 
 
-def _compare_end(hashes: _Hashes, last: int, end: Vouched, findings: list[Refusal]) -> None:
+def _missing(last: int, heads: Iterable[Vouched], findings: list[Refusal]) -> None:
+    """What heads say was in the log beyond its last event."""
+    furthest = max((h for h in heads if h.sequence > last), default=None)
+    if furthest is not None:
+        findings.append(
+            _found(
+                "AUDIT_CUT",
+                f"{_range(last + 1, furthest.sequence)} missing at the end: {furthest.by} signed event "
+                f"{furthest.sequence}.",
+                sequence=last + 1,
+                until=furthest.sequence,
+            )
+        )
+
+
+def _beyond(last: int, end: Vouched, findings: list[Refusal]) -> None:
     if last > end.sequence:
         findings.append(
             _found(
@@ -257,8 +265,6 @@ def _compare_end(hashes: _Hashes, last: int, end: Vouched, findings: list[Refusa
                 until=last,
             )
         )
-    elif not any(f.code == "AUDIT_CUT" and "line" not in f.facts for f in findings):
-        _compare(hashes, last, [end], findings)
 
 
 def _range(first: int, last: int) -> str:

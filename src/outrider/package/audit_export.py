@@ -86,7 +86,7 @@ def verify(data: bytes, keys: Keys, held: Iterable[str] = ()) -> Verdict | Refus
         return Refusal(
             "AUDIT_KEY_MISSING",
             f"No operator key of {network} is known, so nothing that it signed can be checked.",
-            {"network": network},
+            {"line": "1", "network": network},
             f"Give the partner card of {network} with `--card`, or a folder that has it as a partner with `--dir`.",
         )
     vouched = [v for head in file.heads if (v := _own(head, network, keys, file.findings)) is not None]

@@ -2,8 +2,8 @@
 
 An event is written in the transaction of what it records, so there is never one without the other: not after a crash
 (SQLite takes back a transaction that was torn), and not on a full disk, where neither happens. Heads that were
-counter-signed, of this log and of partners', are kept beside it. Triggers refuse to change or delete a row; whoever goes
-around them is found by `core.audit_check`.
+counter-signed, of this log and of partners', are kept beside it. Triggers refuse to change or delete a row; whoever
+goes around them is found by `core.audit_check`.
 
 Everything here runs on the journal's writer thread, inside its transactions, or reads.
 """
