@@ -11,7 +11,7 @@ import pytest
 from outrider.core.audit import AUDIT_HEAD_TYPE, LMSF, Entry, Event, Head, read_event
 from outrider.core.audit_check import Verdict
 from outrider.core.canonical import canonical
-from outrider.core.refusal import Refused
+from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf import audit_log
 from outrider.functions.lmsf.witness import SignedHead
 from outrider.package import audit_export, statements
@@ -31,10 +31,12 @@ async def events(network: Any, migration: str | None = None) -> list[Event]:
 
 async def export(network: Any) -> bytes:
     end = (await network.ask("GET", "/nlmsf-audit/v1/head", status=200))["head"]
+    signed = statements.show_head(end.encode())
+    assert isinstance(signed, Head)
     lines = (await network.ask("GET", "/nlmsf-audit/v1/events", status=200))["events"]
-    heads = [h["head"] for h in (await network.ask("GET", "/nlmsf-audit/v1/heads", status=200))["heads"]]
-    made = ((canonical(e["event"]), e["hash"]) for e in lines)
-    return b"".join(audit_export.write(str(network.id), made, heads, end))
+    kept = [h["head"] for h in await heads(network) if h["event"] <= signed.sequence]
+    made = [(canonical(e["event"]), e["hash"]) for e in lines if e["event"]["sequence"] <= signed.sequence]
+    return b"".join(audit_export.write(str(network.id), made, kept, end))
 
 
 async def heads(network: Any) -> list[Any]:
@@ -108,9 +110,9 @@ async def test_every_signature_permission_decision_and_command_is_there_with_act
     asked = [(e.actor.kind, e.clause) for e in at_a if e.kind == "command"]
     assert ("operator", "nlmsf-migration, POST /migrations") in asked
     assert ("operator", "nlmsf-migration, POST /migrations/{migrationId}/return") in asked
-    returning = next(e for e in at_a if e.facts.get("phase") == "RETURNING")
+    returning = next(e for e in at_a if e.kind == "phase" and e.facts["phase"] == "RETURNING")
     assert (returning.actor.kind, returning.facts["cause"]) == ("operator", "RETURN_ASKED")
-    followed = next(e for e in at_b if e.facts.get("phase") == "RETURNING")
+    followed = next(e for e in at_b if e.kind == "phase" and e.facts["phase"] == "RETURNING")
     assert (followed.actor.kind, followed.actor.name) == ("partner", A)
 
 
@@ -295,16 +297,24 @@ async def full(network: Any) -> Any:
         network.lmsf.journal._writer, lambda: db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     )
     await network.lmsf.journal.audited(limit)
-    filler = Entry(LMSF, "decision", "x" * 400, "contract", facts={f"f{i}": "y" * 200 for i in range(16)})
-    with pytest.raises(Refused) as stopped:
-        for _ in range(500):
-            await network.lmsf.journal.record(filler)
-    assert stopped.value.refusal.code == "AUDIT_UNWRITABLE"
+    for size in (16, 0, 0, 0):  # large ones, then small ones into what they leave
+        facts = {f"f{i}": "y" * 200 for i in range(size)}
+        refused = await _fill(network, Entry(LMSF, "decision", "x", "contract", facts=facts))
+        assert refused.code == "AUDIT_UNWRITABLE"
 
     async def free() -> None:
         await network.lmsf.journal.audited(lambda log: log._db.execute("PRAGMA max_page_count = 1000000").fetchone())
 
     return free
+
+
+async def _fill(network: Any, entry: Entry) -> Refusal:
+    for _ in range(2_000):
+        try:
+            await network.lmsf.journal.record(entry)
+        except Refused as error:
+            return error.refusal
+    raise AssertionError("the disk does not fill")
 
 
 async def test_on_a_full_disk_what_must_be_audited_is_not_done_and_says_why(pair: Any) -> None:
