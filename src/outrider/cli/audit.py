@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from outrider.cli.client import AsJson, NetworkDir, Operator, run
@@ -29,13 +28,13 @@ def show(
     after: Annotated[int, typer.Option(help="Only events after this sequence.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show the events of this network's log; with --json one JSON document a line.
+    """Show the events of this network's log, in their order.
 
     Example: outrider audit show --dir a --migration m-0f3a9c52e1b87d46
     """
     found = run(directory, as_json, lambda node: _events(node, after, migration))
-    for recorded in found:
-        typer.echo(msgspec.json.encode(recorded).decode() if as_json else _text(recorded["event"]))
+    text = "\n".join(_text(recorded["event"]) for recorded in found) or "No such events."
+    emit(found, text, as_json)
 
 
 @app.command()

@@ -157,13 +157,11 @@ class Witness:
     async def _give(self, head: Head, side: Side, partner: str) -> bool:
         """Give one head; whether it is settled. `Refused` says why the partner does not sign it."""
         signed = self._signer.sign(head.encode(), AUDIT_HEAD_TYPE).decode()
-        response = await self._partners.request(
-            partner,
-            "PUT",
-            f"/nlmsf-audit/v1/migrations/{side.id}/heads",
-            scope=SCOPE,
-            json=SignedHead(signed),
-        )
+        path = f"/nlmsf-audit/v1/migrations/{side.id}/heads"
+        try:
+            response = await self._partners.request(partner, "PUT", path, scope=SCOPE, json=SignedHead(signed))
+        except Refused as error:  # no token for it, or no partner at the moment: it has said nothing of the head
+            raise Unreachable(str(error), not_sent=True) from None
         if response.status == 404:
             return side.over  # the offer has not come yet; or it never will
         if response.status != 200:
