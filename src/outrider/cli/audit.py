@@ -180,7 +180,8 @@ def _text(event: dict[str, Any]) -> str:
 
 
 def _verdict(verdict: "Verdict") -> str:
-    whole = "as it was written" if not verdict.findings else f"{len(verdict.findings)} findings"
+    count = len(verdict.findings)
+    whole = f"{count} finding{'s' if count > 1 else ''}" if count else "as it was written"
     held = f"counter-signed up to event {verdict.vouched}" if verdict.vouched else "nothing of it is counter-signed"
     lines = [
         f"log of {verdict.network}: {verdict.events} events, {whole}",

@@ -225,7 +225,9 @@ def _compare(hashes: _Hashes, heads: Iterable[Vouched], findings: list[Refusal])
     """Up to where the heads hold the log; the first that does not fit it says from where on it is another."""
     good = 0
     for head in sorted(heads):
-        if head.sequence and head.hash not in hashes.get(head.sequence, ()):
+        if head.sequence and head.sequence not in hashes:
+            continue  # it was cut, which is a finding already
+        if head.sequence and head.hash not in hashes[head.sequence]:
             findings.append(
                 _found(
                     "AUDIT_REWRITTEN",

@@ -183,7 +183,7 @@ def _held(envelope: str, network: str, keys: Keys, findings: list[Refusal]) -> V
     if isinstance(signed, Refusal):
         findings.append(signed)
         return None
-    return Vouched(head.sequence, head.hash, f"{network} itself, as {head.given_to} holds it,")
+    return Vouched(head.sequence, head.hash, f"{network} (held by {head.given_to})")
 
 
 def _signed(envelope: str, keys: Keys) -> Head | Refusal:

@@ -99,7 +99,7 @@ def _entered(before: Migration, after: Migration, event: object, contract: Contr
     if ending is not None:
         facts |= {"cause": ending.cause, "by": ending.by}
     rule = MIGRATION.rule(before.row, None, event)
-    clause = f"{rule.clause} ({rule.id})" if rule is not None else f"migration, {after.row.phase.value}"
+    clause = f"migration, rule {rule.id} ({rule.clause})" if rule is not None else f"migration, {after.row.phase.value}"
     sentence = why or after.row.phase.sentence
     return Entry(actor, "phase", sentence, clause, after.id, {"contract": contract.digest}, facts)
 
