@@ -289,12 +289,12 @@ async def full(network: Any) -> Any:
 
     def limit(log: audit_log.AuditLog) -> int:
         pages = log._db.execute("PRAGMA page_count").fetchone()[0]
-        log._db.execute(f"PRAGMA max_page_count = {pages}")
+        list(log._db.execute(f"PRAGMA max_page_count = {pages}"))
         return int(pages)
 
     db = network.lmsf.journal._db
     await asyncio.get_running_loop().run_in_executor(
-        network.lmsf.journal._writer, lambda: db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        network.lmsf.journal._writer, lambda: list(db.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
     )
     await network.lmsf.journal.audited(limit)
     for size in (16, 0, 0, 0):  # large ones, then small ones into what they leave
@@ -303,7 +303,7 @@ async def full(network: Any) -> Any:
         assert refused.code == "AUDIT_UNWRITABLE"
 
     async def free() -> None:
-        await network.lmsf.journal.audited(lambda log: log._db.execute("PRAGMA max_page_count = 1000000").fetchone())
+        await network.lmsf.journal.audited(lambda log: list(log._db.execute("PRAGMA max_page_count = 1000000")))
 
     return free
 

@@ -158,7 +158,8 @@ class AuditLog:
         ]
 
     def _one(self, statement: str, *values: Any) -> Any:
-        return self._db.execute(statement, values).fetchone()
+        rows = list(self._db.execute(statement, values))  # to its end: an open statement would be in a commit's way
+        return rows[0] if rows else None
 
 
 def check(path: Path, network: str) -> Verdict:

@@ -114,8 +114,11 @@ class Journal:
         except apsw.Error as error:
             if not self._db.getautocommit():
                 self._db.execute("ROLLBACK")
-            raise Refused(_unwritable(self.path, error)) from None
-        return done
+            refusal = _unwritable(self.path, error)
+        else:
+            return done
+        # Raised out here, so that it does not hold the error's frames: a statement in one would block each commit.
+        raise Refused(refusal)
 
     def all(self, kind: Kind) -> list[bytes]:
         """Every document of a kind, by name; for the start."""

@@ -129,6 +129,8 @@ class Witness:
                 if not await self._give(head, side, partner):
                     return False
             except Refused as error:
+                if error.refusal.code == "AUDIT_UNWRITABLE":
+                    return False  # the own disk is full: it is not the partner that refuses
                 self._alarm(error.refusal, partner, head)
                 once = f"head/{partner}/{head.sequence}/{error.refusal.code}"
                 await self._journal.record(refused(Actor("partner", partner), error.refusal, side.id, once=once))
