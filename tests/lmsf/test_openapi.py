@@ -9,12 +9,24 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
-from outrider.core import loss
+from outrider.core import audit, loss
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
 from outrider.decide.policy import decision, request
 from outrider.decide.policy.invalid import Problem
-from outrider.functions.lmsf import approvals, image, images, openapi, operator, partner, policies, record, shown
+from outrider.functions.lmsf import (
+    approvals,
+    audit_api,
+    image,
+    images,
+    openapi,
+    operator,
+    partner,
+    policies,
+    record,
+    shown,
+    witness,
+)
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.permissions import PermissionView
 from outrider.protocol import messages
@@ -47,6 +59,10 @@ STRUCTS: dict[str, dict[str, Any]] = {
         "Decided": policies.Decided, "PolicyRequest": request.Request, "Sbom": request.Sbom,
         "Approval": approvals.Approval, "Component": request.Component, "Decision": decision.Decision,
         "Reason": decision.Reason, "Refusal": Refusal,
+    },
+    "nlmsf-audit": {
+        "Event": audit.Event, "Actor": audit.Actor, "RecordedEvent": audit_api.RecordedEvent,
+        "KeptHead": audit_api.KeptHead, "SignedHead": witness.SignedHead,
     },
 }  # fmt: skip
 
@@ -110,7 +126,7 @@ def test_schemas_have_the_members_that_the_code_writes(api: str, schema: str, st
     fields = {f.encode_name: f for f in msgspec.structs.fields(struct)}
     assert set(described["properties"]) == set(fields)
     required = {name for name, f in fields.items() if f.required}
-    if struct in (record.Offer, record.Agreed, Wanted):  # what is sent to us: as strict as the code
+    if struct in (record.Offer, record.Agreed, Wanted, witness.SignedHead):  # what is sent to us: as strict as the code
         assert set(described["required"]) == required
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from outrider.core import limits
+from outrider.core.audit import LMSF, Entry
 from outrider.core.refusal import Refusal, Refused
 from outrider.decide.policy.request import Component
 from outrider.functions.lmsf.journal import Journal
@@ -203,7 +204,15 @@ class Catalogue:
             origin=origin,
             onboarded_ms=self._clock.now_ms(),
         )
-        await self._journal.put("package", package.digest, msgspec.json.encode(package))
+        taken = Entry(
+            LMSF,
+            "decision",
+            f"Package {package.manifest.service} {package.manifest.version} is verified and taken.",
+            "package, digests and vendor's signature",
+            subject={"package": package.digest, "sbom": package.sbom_digest},
+            facts={"origin": origin or "own operator", "vendorKeyId": package.vendor_key_id},
+        )
+        await self._journal.put("package", package.digest, msgspec.json.encode(package), audit=[taken])
         self._packages[package.digest] = package
         return package
 
