@@ -5,7 +5,7 @@ restart, each with what its journalled row demands.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class Lmsf:
         software: Software,
         policy: Policy | None = None,
         clock: Clock | None = None,
+        journal: Callable[[Path], Journal] = Journal,
     ) -> None:
         self.config = config
         self.network = str(config.network)
@@ -72,7 +73,7 @@ class Lmsf:
         self.clock = clock or SystemClock()
         self.signer = signer
         folder = config.data_dir
-        self.journal = Journal(folder / "lmsf.db")
+        self.journal = journal(folder / "lmsf.db")
         self.hosts = hosts
         self.keepers = Keepers(inner, hosts)
         self.catalogue = Catalogue(folder / "packages", self.journal, software, partners, self.clock)
@@ -309,7 +310,7 @@ class Lmsf:
     def spread(self, envelope: str) -> None:
         """Tell partners of running migrations that a permission was taken back; they also learn its effect."""
         parties = {party for r in self._runners.values() if not r.over for party in r.contract.parties}
-        for network in parties - {self.network}:
+        for network in sorted(parties - {self.network}):
             if self.partners.get(network) is not None:
                 self._keep(self._spread(network, envelope))
 

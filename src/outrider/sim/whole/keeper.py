@@ -11,12 +11,13 @@ from outrider.host.bootstrap import first_rows
 from outrider.host.config import STORE_FILE, KeeperConfig
 from outrider.host.front import Front
 from outrider.host.host import Host
-from outrider.sbi.http import Request, Response
+from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.tokens import Claims
 from outrider.sim.whole.clock import WallClock
 from outrider.sim.whole.disk import Disk, DiskStore, VirtualCommitter
 from outrider.sim.whole.link import VirtualLink, Wires, plmn
 from outrider.sim.whole.loop import VirtualLoop, context
+from outrider.sim.whole.port import Port
 from outrider.sim.whole.service import MANIFEST, NF, VirtualWorker
 from outrider.sim.whole.sink import Sink, VirtualClient
 from outrider.sim.whole.trace import Trace
@@ -31,7 +32,7 @@ class Down(Exception):
     """The keeper is not there, or has ended before it answered."""
 
 
-class _Verifier:
+class Verifier:
     """Stands where the token verifier stands: a token is the name of its bearer, and it is true."""
 
     def verify(self, authorization: str, *, audience: set[str], scope: str) -> Claims:
@@ -46,11 +47,9 @@ class Keeper:
         self, network: str, home: str, directory: Path, seed: str, disk: Disk, wires: Wires, sink: Sink, trace: Trace
     ) -> None:
         self.network = network
-        self.home = home
         self.disk = disk
         self.clock = WallClock(Random(f"{seed}/{network}/clock").randint(-400, 400))
         self.worker = VirtualWorker(Random(f"{seed}/{network}/worker"))
-        self.digest_key: bytes | None = None
         self.store: DiskStore | None = None
         self.host: Host | None = None
         self.on_up: Callable[[DiskStore], None] = lambda _: None
@@ -63,11 +62,15 @@ class Keeper:
         self._outside = context("")
         self._starts = 0
         self._running = False
-        self._front: Front | None = None
+        self._port = Port(self._task, lambda sentence: trace.say(network, sentence))
         self._committer: VirtualCommitter | None = None
-        self._answering: dict[int, Callable[[Response | None], None]] = {}
         self._asked: set[asyncio.Future[Any]] = set()
-        self._requests = 0
+        self.config = KeeperConfig(
+            service=MANIFEST.service, network_id=network, home_id=home, data_dir="", package_dir="",
+            border_root="", nrf_root="", nrf_keys={}, internal_key="", nf_instance_ids={NF: f"i-{network}"},
+            keeper_instance_id=f"k-{network}",
+        )  # fmt: skip
+        """What the process that is started next is told."""
         self.wanted = True
         wires.doors[network] = self
 
@@ -92,13 +95,10 @@ class Keeper:
         self._loop.create_task(self._run(self.process), context=context(self.process))
 
     async def _run(self, process: str) -> None:
-        config = KeeperConfig(
-            service=MANIFEST.service, network_id=self.network, home_id=self.home, data_dir="", package_dir="",
-            border_root="", nrf_root="", nrf_keys={}, internal_key="", nf_instance_ids={NF: f"i-{self.network}"},
-            keeper_instance_id=f"k-{self.network}",
-        )  # fmt: skip
+        config = self.config
+        digest_key = bytes.fromhex(config.digest_key) if config.digest_key else None
         self._place.mkdir(parents=True, exist_ok=True)
-        store = cast(DiskStore, DiskStore.open(self._place / STORE_FILE, digest_key=self.digest_key))
+        store = cast(DiskStore, DiskStore.open(self._place / STORE_FILE, digest_key=digest_key))
         store.disk = self.disk
         self.store = store
         self._committer = committer = VirtualCommitter(store, on_fault=lambda fault: self._ended(process, str(fault)))
@@ -120,7 +120,7 @@ class Keeper:
         )
         host.utc_ms = self.clock.utc_ms  # type: ignore[method-assign]
         host.worker_starting = True
-        self._front = Front(host, cast(Any, _Verifier()))
+        self._port.listen(_serving(Front(host, cast(Any, Verifier()))))
         self.host = host
         await host.start()
         self._trace.say(self.network, f"is up for the {self._starts}. time, with store {store.identity.store_id[:6]}")
@@ -165,10 +165,8 @@ class Keeper:
         shutil.rmtree(self._directory / str(self._starts + 1), ignore_errors=True)
 
     def _gone(self) -> None:
-        self.store = self.host = self._front = self._committer = None
-        answering, self._answering = self._answering, {}
-        for answered in answering.values():
-            answered(None)
+        self.store = self.host = self._committer = None
+        self._port.gone()
         for asked in self._asked:
             if not asked.done():
                 asked.set_exception(Down(self.network))
@@ -199,25 +197,7 @@ class Keeper:
 
     def take(self, request: Request, answered: Callable[[Response | None], None]) -> bool:
         """A request has come to the keeper's port."""
-        front = self._front
-        if front is None:
-            return False
-        self._requests += 1
-        self._answering[self._requests] = answered
-        self._task(self._answer(front, request, self._requests))
-        return True
-
-    async def _answer(self, front: Front, request: Request, number: int) -> None:
-        response = front.refuse(request.path, request.headers.get)
-        if response is None:
-            try:
-                response = await front(request)
-            except Exception as error:
-                self._trace.say(self.network, f"fails to answer {request.method} {request.path}: {error!r}")
-                response = Response(500)
-        answered = self._answering.pop(number, None)
-        if answered is not None:
-            answered(response)
+        return self._port.take(request, answered)
 
     async def ask(self, do: Callable[[Host], Awaitable[T]]) -> T:
         """Let the own LMSF ask something of the host; `Down` if it is not there long enough to answer."""
@@ -242,3 +222,12 @@ class Keeper:
             return await asked
         finally:
             self._asked.discard(asked)
+
+
+def _serving(front: Front) -> Handler:
+    """What listens at a keeper's port: it turns away what there is no room for, unread."""
+
+    async def serve(request: Request) -> Response:
+        return front.refuse(request.path, request.headers.get) or await front(request)
+
+    return serve

@@ -33,7 +33,7 @@ REST_LIMIT_S = 90.0
 
 _LOOK_S = 0.25
 _HOLD_SLACK_S = 0.5
-_DIGEST_KEY = bytes(range(32))
+_DIGEST_KEY = bytes(range(32)).hex()
 
 
 class Result(msgspec.Struct, frozen=True, rename="camel"):
@@ -106,7 +106,7 @@ class World:
         disk = Disk(network, Random(f"{self._plan.seed}/{network}/disk"), self._ledger)
         directory.mkdir()
         keeper = Keeper(network, HOME, directory, self._plan.seed, disk, self._wires, self._sink, self.trace)
-        keeper.digest_key = _DIGEST_KEY
+        keeper.config = msgspec.structs.replace(keeper.config, digest_key=_DIGEST_KEY)
         keeper.on_up = lambda store: self._ledger.opened(network, store)
         return keeper
 
