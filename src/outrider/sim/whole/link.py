@@ -65,8 +65,19 @@ class Wires:
         self.ways.clear()
         self.duplicates = self.stragglers = 0.0
 
-    def post(self, sender: str, receiver: str, request: Request, answer: "asyncio.Future[Response]") -> None:
-        """Send a request; the future gets its answer, `Unreachable`, or nothing at all."""
+    def post(
+        self,
+        sender: str,
+        receiver: str,
+        request: Request,
+        answer: "asyncio.Future[Response]",
+        *,
+        door: Door | None = None,
+    ) -> None:
+        """Send a request to a network, to its keeper unless told otherwise; the future gets its answer,
+        `Unreachable`, or nothing at all.
+        """
+        door = door or self.doors[receiver]
         self._trace.frame(sender, receiver, request.body)
         way = self.way(sender, receiver)
         if way.refused:
@@ -75,9 +86,11 @@ class Wires:
         copies = 2 if self._chance.random() < self.duplicates else 1
         for _ in range(copies):
             late = self._chance.random() * 9.0 if self._chance.random() < self.stragglers else 0.0
-            self._later(way, lambda: self._arrive(sender, receiver, request, answer), late)
+            self._later(way, lambda: self._arrive(sender, receiver, request, answer, door), late)
 
-    def _arrive(self, sender: str, receiver: str, request: Request, answer: "asyncio.Future[Response]") -> None:
+    def _arrive(
+        self, sender: str, receiver: str, request: Request, answer: "asyncio.Future[Response]", door: Door
+    ) -> None:
         if self.way(sender, receiver).cut:
             return
         back = self.way(receiver, sender)
@@ -93,7 +106,7 @@ class Wires:
 
             self._later(back, arrives)
 
-        if not self.doors[receiver].take(request, answered) and not back.cut:
+        if not door.take(request, answered) and not back.cut:
             self._later(back, lambda: _lose(answer, f"nobody listens at {receiver}", not_sent=True))
 
     def _later(self, way: Way, do: Callable[[], None], more_s: float = 0.0) -> None:
