@@ -4,7 +4,9 @@ import asyncio
 import random
 from typing import Any
 
+import apsw
 import pytest
+from structlog.testing import capture_logs
 
 pytestmark = pytest.mark.slow
 PHASES = ("NEGOTIATING", "PERMITTING", "PREPARING", "COPYING", "RELOCATING", "SETTLED", "RETURNING")
@@ -61,6 +63,23 @@ async def test_an_ended_migration_is_still_shown_after_a_restart(pair: Any) -> N
     shown = await pair.a.show(name)
     assert (shown["phase"], shown["over"]) == ("RETIRED", True)
     assert shown["receipt"]
+
+
+async def test_a_migration_goes_on_after_its_journal_could_not_be_written(pair: Any, monkeypatch: Any) -> None:
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+
+    async def full(*_: Any, **__: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(pair.a.lmsf.journal, "put", full)
+        await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=500)
+        assert "migration.event-failed" in [log["event"] for log in logs]
+        assert (await pair.a.show(name))["phase"] == "SETTLED"
+    await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=202)
+    source, target = await pair.ended(name)
+    assert (source["phase"], target["phase"]) == ("RETIRED", "RETIRED")
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -288,7 +288,7 @@ class Runner:
                 await self._step(entry.event, entry.changes)
             except Exception:
                 # The row on the disk is the old one: the event did not happen, and whoever told it learns that.
-                log.exception("migration.event-failed", migration=self.id, event=type(entry.event).__name__)
+                log.exception("migration.event-failed", migration=self.id, told=type(entry.event).__name__)
                 if entry.done is not None and not entry.done.done():
                     entry.done.set_exception(RuntimeError("the event could not be journalled"))
                 continue

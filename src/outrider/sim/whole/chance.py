@@ -37,7 +37,7 @@ def seeded(seed: str) -> Iterator[None]:
         mock.patch.object(os, "urandom", urandom),
         mock.patch.object(secrets, "token_bytes", lambda size=32: chance.randbytes(size)),
         mock.patch.object(secrets, "token_hex", lambda size=32: chance.randbytes(size).hex()),
-        mock.patch.object(shutil, "disk_usage", lambda path: _ROOM),
+        mock.patch.object(shutil, "disk_usage", return_value=_ROOM),
         few_partitions(),
     ):
         yield
