@@ -65,6 +65,18 @@ async def test_an_ended_migration_is_still_shown_after_a_restart(pair: Any) -> N
     assert shown["receipt"]
 
 
+async def test_a_migration_that_could_not_be_journalled_is_in_nobodys_way(pair: Any, monkeypatch: Any) -> None:
+    async def full(*_: Any, **__: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(pair.a.lmsf.journal, "put", full)
+        await pair.migrate(status=500)
+    assert pair.a.lmsf.all() == []
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+
+
 async def test_a_migration_goes_on_after_its_journal_could_not_be_written(pair: Any, monkeypatch: Any) -> None:
     name = (await pair.migrate(move_all=True))["migrationId"]
     await pair.reach(name, "SETTLED")

@@ -260,8 +260,12 @@ class Lmsf:
             digest_key=digest_key,
         )
         runner = Runner(record, self._tools, ACTS)
-        self._runners[record.id] = runner
-        await self.journal.put("migration", record.id, msgspec.json.encode(record))
+        self._runners[record.id] = runner  # before it is durable, so that the same offer does not create it twice
+        try:
+            await self.journal.put("migration", record.id, msgspec.json.encode(record))
+        except BaseException:
+            del self._runners[record.id]  # or it would be in the way of every other one, and never move
+            raise
         runner.start(resume=False)
         return runner
 

@@ -119,6 +119,8 @@ class Notary:
             return  # a refusal
         known = self.records.get(_Side(network, view.migration_id))
         row = known.row if known is not None else None
+        if row is None and view.phase is Phase.NEGOTIATING and not view.facts:
+            return  # which says nothing
         if row is None or not view.facts <= row.facts or view.phase.rank > row.phase.rank:
             durable = f"{row.phase.value} {sorted(f.value for f in row.facts)}" if row is not None else "nothing"
             said = f"{view.phase.value} {sorted(f.value for f in view.facts)}"
