@@ -33,6 +33,7 @@ ABORT_ANSWER_S = 1.0
 
 _MIGRATIONS = "/nlmsf-migration/v1/migrations"
 _REACHED = ("RELOCATING", "SETTLED", "RETURNING", "ABORTING", "RETIRED", "ABORTED")
+_STOPPED = ("ABORTING", "ABORTED", "RETIRED")
 
 
 class Desks:
@@ -103,6 +104,8 @@ class Desks:
             for signer in dict.fromkeys((HOME, source, target)):
                 made = papers.permission(self._plan.seed, signer, source, target, self._plan.permit_s)
                 self._permissions[signer, target] = made
+                if signer == self._plan.unwilling:
+                    continue
                 envelope = papers.signed(made, self._nodes[signer].key)
                 await self._ask(signer, "POST", "/nlmsf-permission/v1/permissions", envelope)
         while True:
@@ -190,7 +193,10 @@ class Desks:
             took_s = self._loop.time() - begun_s
             node = self._nodes[network]
             if response is not None and response.status == 202:
-                self._notary.answers(network, name, response.json()["phase"])
+                phase = response.json()["phase"]
+                self._notary.answers(network, name, phase)
+                if phase not in _STOPPED:
+                    self._trace.violation("abort", f"{network} says that it stops {name}, which is {phase}")
             if response is not None and not node.disturbed:
                 phase = response.json().get("phase", "") if response.status == 202 else f"{response.status}"
                 self._trace.say(network, f"is asked to stop {name}: {phase} after {took_s:.3f} s")
@@ -219,7 +225,9 @@ class Desks:
         made = self._permissions[act.by, act.target]
         now_ms = UTC_MS + int(self._loop.time() * 1000)
         envelope = papers.revocation(made, self._nodes[act.by].key, now_ms)
-        await self._ask(act.by, "POST", "/nlmsf-permission/v1/revocations", envelope)
+        response = await self._ask(act.by, "POST", "/nlmsf-permission/v1/revocations", envelope)
+        if response.status == 201:
+            self._notary.took_back(act.by, made.id)
         self._trace.say(act.by, f"takes its permission for {act.target} back")
 
     async def _declare(self) -> None:

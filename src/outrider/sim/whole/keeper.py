@@ -78,6 +78,7 @@ class Keeper:
             keeper_instance_id=f"k-{network}",
         )  # fmt: skip
         """What the process that is started next is told."""
+        self.up_since_s = 0.0
         self.wanted = True
         wires.doors[network] = self
 
@@ -146,6 +147,7 @@ class Keeper:
         await host.start()
         self._trace.say(self.network, f"is up for the {self._starts}. time, with store {store.identity.store_id[:6]}")
         self._loop.call_later(self._chance.uniform(0.02, 1.0), host.worker_started)
+        self.up_since_s = self._loop.time()
         self.on_ready(store.mark)
         if self._launched is not None and not self._launched.done():
             self._launched.set_result(store.mark)

@@ -87,8 +87,10 @@ class Node:
         self.doors: Mapping[str, Door] = {}
         self.dies_at: int | None = None
         """It is killed when so many more writes of its journal are durable."""
+        self.up_since_s = 0.0
+        """Since when this process serves."""
         self.disturbed = False
-        """It was stopped for a while, or its disk was slow: then its answers have no bound."""
+        """It was stopped for a while, or its disk was slow or full: then nothing has a bound there."""
         self._chance = Random(f"{seed}/{network}/node")
         self._directory = directory
         self._keeper = keeper
@@ -147,6 +149,7 @@ class Node:
         )
         self.nrf, self.lmsf = nrf, lmsf
         await lmsf.start()
+        self.up_since_s = self._loop.time()
         self._port.listen(self._serving(Faces(lmsf, cast(Any, Verifier()))))
         self._trace.say(self.where, f"is up for the {self._starts}. time")
 
@@ -210,6 +213,20 @@ class Node:
             return response
 
         return serve
+
+    @property
+    def clock_ms(self) -> int:
+        """What this network takes for UTC."""
+        return self._keeper.clock.utc_ms()
+
+    @property
+    def left(self) -> list[str]:
+        """What it has of services: deployments, packages, and NF instances."""
+        if self.lmsf is None or self.nrf is None:
+            return []
+        found = [f"deployment {d.service}" for d in self.lmsf.deployments.all()]
+        found += [f"package {p.digest[:8]}" for p in self.lmsf.catalogue.all()]
+        return found + [f"instance {i.identity}" for i in self.nrf._registry]
 
     def shows(self) -> bool | None:
         """Whether a consumer of this network finds the service at its NRF; None while that is down."""

@@ -10,12 +10,10 @@ from outrider.sim.whole.desks import Desks
 from outrider.sim.whole.disk import Disk
 from outrider.sim.whole.keeper import Keeper
 from outrider.sim.whole.link import Door
-from outrider.sim.whole.loop import VirtualLoop
 from outrider.sim.whole.node import Node
 from outrider.sim.whole.notary import Notary
 from outrider.sim.whole.port import Answered
-from outrider.sim.whole.scenario import HOME, Act, Plan
-from outrider.sim.whole.service import NF
+from outrider.sim.whole.scenario import HOME, Act
 from outrider.sim.whole.trace import Violation
 from outrider.sim.whole.world import World
 
@@ -45,11 +43,8 @@ class Finding:
 class NodesWorld(World):
     """See the module."""
 
-    def __init__(self, plan: Plan, loop: VirtualLoop, directory: Path) -> None:
-        super().__init__(plan, loop, directory)
-
     def _prepare(self, directory: Path) -> None:
-        self._notary = Notary(self._ledger, self.trace)
+        self._notary = Notary(self._ledger, self._keepers, self.trace)
         nodes: dict[str, Node] = {}
         for network, keeper in self._keepers.items():
             keeper.wanted = False
@@ -60,7 +55,7 @@ class NodesWorld(World):
         keys = {network: node.public_pem for network, node in nodes.items()}
         for node in nodes.values():
             node.partner_keys, node.doors = keys, nodes
-        self._nodes = nodes
+        self._nodes = self._notary.nodes = nodes
         self._desks = Desks(self._plan, nodes, self._notary, self.trace)
 
     def _doors(self) -> Mapping[str, Door]:
@@ -106,10 +101,7 @@ class NodesWorld(World):
         if not self._desks.home_whole:
             return found
         for network, node in self._nodes.items():
-            if network == HOME or node.lmsf is None or node.nrf is None:
-                continue
-            left = [d.service for d in node.lmsf.deployments.all()] + [p.digest[:8] for p in node.lmsf.catalogue.all()]
-            left += [i.identity for i in node.nrf._registry if i.profile.nf_type == NF]
-            if left or self._keepers[network].store is not None:
-                found.append(Violation("cleared", f"{network} still has {left or 'its store'} after everything"))
+            store = ["its store"] if self._keepers[network].store is not None else []
+            if network != HOME and (left := node.left + store):
+                found.append(Violation("cleared", f"{network} still has {', '.join(left)} after everything"))
         return found

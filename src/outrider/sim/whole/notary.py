@@ -10,21 +10,25 @@ from typing import NamedTuple
 
 import msgspec
 
-from outrider.core.limits import PERMIT_CHECK_MS
+from outrider.core.permission import Permission
 from outrider.core.refusal import Refusal
+from outrider.functions.lmsf import receipt
 from outrider.functions.lmsf.journal import Kind
 from outrider.functions.lmsf.negotiation import terms_of
-from outrider.functions.lmsf.record import Deployment, Migration, View
+from outrider.functions.lmsf.record import Migration, View
 from outrider.package import statements
 from outrider.protocol.ownership import Row
 from outrider.protocol.phase import ENDS, Fact, Phase, Role
+from outrider.sim.whole.keeper import Keeper
 from outrider.sim.whole.ledger import Ledger
+from outrider.sim.whole.node import Node
 from outrider.sim.whole.trace import Trace, Violation
 
 REVOKED_S = 5.0
 """A revocation takes effect within so long where it is known (`core.limits.PERMIT_CHECK_MS`)."""
 
-assert PERMIT_CHECK_MS / 1000 < REVOKED_S
+SETTLED_S = 2.0
+"""A keeper that was restarted has found out by then how far its copies are."""
 
 _VISIBLE = ("REGISTERED", "CANARY_RELEASE")
 
@@ -42,22 +46,18 @@ class _Side(NamedTuple):
 class Notary:
     """See the module."""
 
-    def __init__(self, ledger: Ledger, trace: Trace) -> None:
+    def __init__(self, ledger: Ledger, keepers: Mapping[str, Keeper], trace: Trace) -> None:
+        self.nodes: Mapping[str, Node] = {}
         self._ledger = ledger
+        self._keepers = keepers
         self._trace = trace
         self._loop = asyncio.get_running_loop()
         self.records: dict[_Side, Migration] = {}
         """The durable row of each migration at each network."""
-        self._deployments: dict[str, Deployment] = {}
-        """By network; each has one service at most."""
-        self._invalid_s: dict[str, dict[str, float]] = {}
+        self._revoked_s: dict[str, dict[str, float]] = {}
         """By network: since when it knows that a permission was taken back, by the permission's id."""
-        self._permissions: dict[str, tuple[str, str, str, int]] = {}
-        """By id: signer, source, target, and until when."""
-        self.disturbed: set[str] = set()
-        """Networks whose node stood still or was slow: then nothing has a bound there."""
-        self.up_since_s: dict[str, float] = {}
-        """Since when each node runs: what it knew before, it looks at again then."""
+        self._permissions: dict[str, dict[str, Permission]] = {}
+        """By network: what it has, by id."""
         ledger.on_grant = self.granted
 
     # ---------------------------------------------------------------------------------- what is durable
@@ -67,16 +67,12 @@ class Notary:
         match kind:
             case "migration" if body is not None:
                 self._migration(network, msgspec.json.decode(body, type=Migration))
-            case "deployment" if body is None:
-                self._deployments.pop(network, None)
-            case "deployment" if body is not None:
-                self._deployments[network] = msgspec.json.decode(body, type=Deployment)
             case "permission" if body is not None:
                 made = statements.show_permission(body)
-                if not isinstance(made, Refusal):
-                    self._permissions[name] = (made.signer, made.source, made.target, made.not_after_ms)
+                assert isinstance(made, Permission)
+                self._permissions.setdefault(network, {})[name] = made
             case "revocation":
-                known = self._invalid_s.setdefault(network, {})
+                known = self._revoked_s.setdefault(network, {})
                 known.setdefault(name.partition("/")[2], self._loop.time())
 
     def _migration(self, network: str, record: Migration) -> None:
@@ -90,6 +86,8 @@ class Notary:
             if not was.facts <= now.facts:
                 gone = ", ".join(sorted(fact.value for fact in was.facts - now.facts))
                 self._wrong("phases", f"{network} knows {gone} of {record.id} no more")
+        if now.phase is Phase.RELOCATING and before is not None and before.row.phase is Phase.COPYING:
+            self._copied(network, record)
         for other, facts, phase in self._others(record):
             theirs = self.records.get(_Side(other, record.id))
             true = theirs.row.facts if theirs is not None else frozenset()
@@ -99,6 +97,16 @@ class Notary:
             if theirs is not None and phase is not None and phase.rank > theirs.row.phase.rank:
                 told = f"{network} takes {other} for {phase.value} in {record.id}; durable there is "
                 self._wrong("hearsay", told + theirs.row.phase.value)
+
+    def _copied(self, network: str, record: Migration) -> None:
+        """UEs can change owner from now on: the copy is durable, where whoever gives has not been restarted since."""
+        keeper = self._keepers[network]
+        gives = record.row.role is Role.SOURCE and keeper.host is not None
+        if not gives or self._loop.time() - keeper.up_since_s < SETTLED_S:
+            return
+        assert keeper.host is not None
+        if not keeper.host.followers.durable(record.id):
+            self._wrong("copied", f"{network} lets UEs go in {record.id}, and the copy is not durable")
 
     def _others(self, record: Migration) -> list[tuple[str, frozenset[Fact], Phase | None]]:
         row = record.row
@@ -125,6 +133,11 @@ class Notary:
             durable = f"{row.phase.value} {sorted(f.value for f in row.facts)}" if row is not None else "nothing"
             said = f"{view.phase.value} {sorted(f.value for f in view.facts)}"
             self._wrong("commit, then send", f"{network} says {said} of {view.migration_id}; durable is {durable}")
+
+    def took_back(self, network: str, permission: str) -> None:
+        """A network has told its operator that it knows of a revocation."""
+        if permission not in self._revoked_s.get(network, {}):
+            self._wrong("commit, then send", f"{network} says that it knows of a revocation, which is not durable")
 
     def answers(self, network: str, name: str, phase: str) -> None:
         """A network has told its operator where a migration stands."""
@@ -178,15 +191,20 @@ class Notary:
         leads = self.records.get(_Side(contract.home, record.id))
         if leads is None or Phase.RELOCATING.value not in leads.phases:
             self._wrong("permitted", f"{network} grants under {record.id}, which home has not let begin")
-        if network in self.disturbed:
+        known = self._permissions.get(network, {})
+        about = {name: p for name, p in known.items() if (p.source, p.target) == (contract.source, contract.target)}
+        for party in set(contract.parties) - {p.signer for p in about.values()}:
+            self._wrong("permitted", f"{network} grants under {record.id}, and {party} has not permitted it")
+        node, now_s = self.nodes[network], self._loop.time()
+        if node.disturbed:
             return
-        now_s = self._loop.time()
-        for permission, known_s in self._invalid_s.get(network, {}).items():
-            _, source, target, _ = self._permissions.get(permission, ("", "", "", 0))
-            since_s = max(known_s, self.up_since_s.get(network, 0.0))
-            if (source, target) == (contract.source, contract.target) and now_s - since_s > REVOKED_S:
-                told = f"{network} grants under {record.id}, {now_s - since_s:.1f} s after it knew of a revocation"
+        for name, made in about.items():
+            known_s = max(self._revoked_s.get(network, {}).get(name, now_s), node.up_since_s)
+            if now_s - known_s > REVOKED_S:
+                told = f"{network} grants under {record.id}, {now_s - known_s:.1f} s after it knew of a revocation"
                 self._wrong("permitted", told)
+            if node.clock_ms - made.not_after_ms > REVOKED_S * 1000 and now_s - node.up_since_s > REVOKED_S:
+                self._wrong("permitted", f"{network} grants under {record.id}, whose permission has ended before")
 
     def _wrong(self, rule: str, sentence: str) -> None:
         self._trace.violation(rule, sentence)
@@ -197,8 +215,42 @@ class Notary:
         """When everything is over: all sides of each migration have ended, and alike."""
         found = []
         for name, networks in begun.items():
-            ends = {n: r.row.phase for n in networks if (r := self.records.get(_Side(n, name))) is not None}
-            if len(set(ends.values())) > 1 or any(phase not in ENDS for phase in ends.values()):
-                told = ", ".join(f"{network} {phase.value}" for network, phase in ends.items())
+            sides = {n: r for n in networks if (r := self.records.get(_Side(n, name))) is not None}
+            phases = {record.row.phase for record in sides.values()}
+            if len(phases) > 1 or not phases <= set(ENDS):
+                told = ", ".join(f"{network} {record.row.phase.value}" for network, record in sides.items())
                 found.append(Violation("ends", f"{name} ends unlike: {told}"))
+            found += self._receipts(sides)
         return found
+
+    def _receipts(self, sides: Mapping[str, Migration]) -> list[Violation]:
+        """What the target has erased it has signed; home keeps that of what was brought back."""
+        found = []
+        for network, record in sides.items():
+            target = terms_of(record.contract).target
+            retired = record.row.phase is Phase.RETIRED and record.row.role.leads
+            cleared = record.row.role is Role.TARGET and Fact.PREPARED in record.row.facts
+            if record.receipt is None:
+                if retired or cleared:
+                    found.append(Violation("receipt", f"{network} has none of {record.id}"))
+                continue
+            keys = [self.nodes[target].key.public_key()]
+            read = receipt.read(record.receipt, keys, _receipt(record, target))
+            if isinstance(read, Refusal):
+                found.append(Violation("receipt", f"that of {record.id} at {network}: {read.sentence}"))
+        return found
+
+
+def _receipt(record: Migration, network: str) -> receipt.Receipt:
+    """What has to stand in a receipt, but for number and time."""
+    contract = terms_of(record.contract)
+    return receipt.Receipt(
+        migration_id=record.id,
+        contract_digest=contract.digest,
+        service=contract.service,
+        package_digest=contract.package_digest,
+        network=network,
+        erased_ues=0,
+        software_erased=True,
+        erased_at_ms=0,
+    )

@@ -98,6 +98,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Each network has its LMSF, and operators ask that; without, they ask hosts what an LMSF would ask."""
     permit_s: float = 1e6
     """Permissions end then."""
+    unwilling: str = ""
+    """A network that permits nothing."""
 
 
 _TROUBLES: tuple[tuple[Trouble, float], ...] = (
@@ -140,7 +142,8 @@ def _with_lmsfs(plan: Plan, chance: Random) -> Plan:
         acts[-1] = Act(acts[-1].at_s, "revoke", B, by=acts[-1].by)
     elif plan.name == "revoked":
         permit_s = chance.uniform(acts[0].at_s, plan.end_s)
-    acts = [act for act in acts if act.deed != "reborn"]
+    acts = [act for act in acts if act.deed != "reborn"]  # its node starts it again
+    unwilling = chance.choice((HOME, plan.networks[-1])) if chance.random() < 0.04 else ""
     faults = [fault for fault in plan.faults if fault.trouble != "revoke"]
     for _ in range(chance.choice((0, 1, 1, 2, 3))):
         (trouble,) = chance.choices([t for t, _ in _NODE_TROUBLES], [weight for _, weight in _NODE_TROUBLES])
@@ -149,7 +152,7 @@ def _with_lmsfs(plan: Plan, chance: Random) -> Plan:
         by, times = chance.uniform(20, 200), chance.randint(1, 25)
         faults.append(Fault(at_s, trouble, chance.choice(plan.networks), for_s, by=by, times=times))
     faults.sort(key=lambda f: f.at_s)
-    return msgspec.structs.replace(plan, acts=acts, faults=faults, lmsfs=True, permit_s=permit_s)
+    return msgspec.structs.replace(plan, acts=acts, faults=faults, lmsfs=True, permit_s=permit_s, unwilling=unwilling)
 
 
 def _acts(chance: Random, name: Name) -> list[Act]:
