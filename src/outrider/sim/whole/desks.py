@@ -229,6 +229,7 @@ class Desks:
         if response.status == 201:
             self._notary.took_back(act.by, made.id)
         self._trace.say(act.by, f"takes its permission for {act.target} back")
+        await self.over()
 
     async def _declare(self) -> None:
         """Home's operator declares the target's store lost; where nothing can be lost, it stops the migration."""

@@ -143,7 +143,7 @@ def _with_lmsfs(plan: Plan, chance: Random) -> Plan:
     elif plan.name == "revoked":
         permit_s = chance.uniform(acts[0].at_s, plan.end_s)
     acts = [act for act in acts if act.deed != "reborn"]  # its node starts it again
-    unwilling = chance.choice((HOME, plan.networks[-1])) if chance.random() < 0.04 else ""
+    unwilling = chance.choice((HOME, plan.networks[-1])) if chance.random() < 0.06 else ""
     faults = [fault for fault in plan.faults if fault.trouble != "revoke"]
     for _ in range(chance.choice((0, 1, 1, 2, 3))):
         (trouble,) = chance.choices([t for t, _ in _NODE_TROUBLES], [weight for _, weight in _NODE_TROUBLES])
@@ -151,6 +151,9 @@ def _with_lmsfs(plan: Plan, chance: Random) -> Plan:
         for_s = min(plan.end_s - at_s, chance.choice((0.05, 0.3, 1.0, 3.0)) * chance.uniform(0.5, 1.5))
         by, times = chance.uniform(20, 200), chance.randint(1, 25)
         faults.append(Fault(at_s, trouble, chance.choice(plan.networks), for_s, by=by, times=times))
+    if chance.random() < 0.5:  # in the middle of what operators do last
+        at_s = max(0.1, acts[-1].at_s - chance.random() * 0.1)
+        faults.append(Fault(at_s, "node-kill-at", chance.choice(plan.networks), 0.0, times=chance.randint(1, 12)))
     faults.sort(key=lambda f: f.at_s)
     return msgspec.structs.replace(plan, acts=acts, faults=faults, lmsfs=True, permit_s=permit_s, unwilling=unwilling)
 
