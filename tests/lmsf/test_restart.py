@@ -8,6 +8,8 @@ import apsw
 import pytest
 from structlog.testing import capture_logs
 
+from outrider.functions.lmsf.journal import Journal
+
 pytestmark = pytest.mark.slow
 PHASES = ("NEGOTIATING", "PERMITTING", "PREPARING", "COPYING", "RELOCATING", "SETTLED", "RETURNING")
 
@@ -63,6 +65,22 @@ async def test_an_ended_migration_is_still_shown_after_a_restart(pair: Any) -> N
     shown = await pair.a.show(name)
     assert (shown["phase"], shown["over"]) == ("RETIRED", True)
     assert shown["receipt"]
+
+
+async def test_a_service_comes_up_when_the_journal_can_be_written_again(pair: Any, monkeypatch: Any) -> None:
+    async def full(*_: Any, **__: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(Journal, "put", full)
+        pair.a.nrf = pair.a.new_nrf()
+        await pair.a.restart()
+        async with asyncio.timeout(10):
+            while not any(log["event"] == "deployment.waits" for log in logs):
+                await asyncio.sleep(0.001)
+        assert await pair.a.discovered() == []
+    await pair.a.lmsf.deployments.settled("group-coordination")
+    assert len(await pair.a.discovered()) == 1
 
 
 async def test_a_migration_that_could_not_be_journalled_is_in_nobodys_way(pair: Any, monkeypatch: Any) -> None:

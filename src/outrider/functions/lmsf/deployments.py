@@ -7,6 +7,7 @@ to a heartbeat.
 """
 
 import asyncio
+import functools
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -213,26 +214,34 @@ class Deployments:
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _bring_up(self, service: str) -> None:
+    async def _insist(self, what: str, do: Callable[[str], Awaitable[None]], service: str) -> None:
+        """Try until it is done: the node's own NRF may just be starting, or the journal's disk be full."""
         pause_s = 0.1
         while True:
             try:
-                await self.install(service)
-                host = await self.run(service)
-                if self._all[service].state != "REMOVING":
-                    await self.register(service, host)
-                    await self.change(service, state="RUNNING", refusal=None)
+                await do(service)
                 return
-            except Refused as error:
-                await self._failed(service, error.refusal)
-                return
-            except HostFailed as error:
-                await self._failed(service, host_failed(service, error))
-                return
-            except Unreachable as error:  # the node's own NRF, which may just be starting
-                log.warning("deployment.waits", service=service, why=str(error))
-                await self._clock.sleep(pause_s)
-                pause_s = min(2 * pause_s, 5.0)
+            except (Refused, Unreachable) as error:
+                log.warning(what, service=service, why=str(error))
+            except Exception:
+                log.exception(what, service=service)
+            await self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, 5.0)
+
+    async def _bring_up(self, service: str) -> None:
+        await self._insist("deployment.waits", self._up, service)
+
+    async def _up(self, service: str) -> None:
+        try:
+            await self.install(service)
+            host = await self.run(service)
+            if self._all[service].state != "REMOVING":
+                await self.register(service, host)
+                await self.change(service, state="RUNNING", refusal=None)
+        except Refused as error:
+            await self._failed(service, error.refusal)
+        except HostFailed as error:
+            await self._failed(service, host_failed(service, error))
 
     async def _failed(self, service: str, refusal: Refusal) -> None:
         log.error("deployment.failed", service=service, cause=refusal.code, sentence=refusal.sentence)
@@ -248,18 +257,11 @@ class Deployments:
 
     async def _store_lost(self, service: str, refusal: Refusal) -> None:
         if service in self._all:
-            self._work(service, lambda name: self._failed(name, refusal))
+            failed = functools.partial(self._failed, refusal=refusal)
+            self._work(service, lambda name: self._insist("deployment.waits", failed, name))
 
     async def _remove(self, service: str) -> None:
-        pause_s = 0.2
-        while True:
-            try:
-                await self.clear(service)
-                return
-            except (Refused, Unreachable) as error:
-                log.warning("deployment.remove", service=service, why=str(error))
-                await self._clock.sleep(pause_s)
-                pause_s = min(2 * pause_s, 10.0)
+        await self._insist("deployment.remove", self.clear, service)
 
     # -------------------------------------------------------------- steps, also of a migration at a target
 

@@ -16,7 +16,7 @@ import msgspec
 from outrider.core import limits
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
-from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, Partner, StoreLost, Stores, Verified
+from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, Partner, Stores, Verified
 from outrider.network.inner import bodied
 from outrider.sbi import headers as names
 from outrider.sbi.client import Unreachable
@@ -191,13 +191,12 @@ class VirtualHosts:
         try:
             async with asyncio.timeout(60.0):
                 mark = await ready
-        except StoreLost:
+            await stores.note(spec.service, mark)
+        except BaseException as error:
             self._end()
+            if isinstance(error, TimeoutError | ChildProcessError):
+                raise HostFailed(f"The keeper of {spec.service} did not start: {error}.") from None
             raise
-        except (TimeoutError, ChildProcessError) as error:
-            self._end()
-            raise HostFailed(f"The keeper of {spec.service} did not start: {error}.") from None
-        await stores.note(spec.service, mark)
         self._store_id = mark.store_id
 
         def up_again(mark: Any) -> None:
