@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from outrider.functions.lmsf.journal import Journal
+from outrider.protocol.phase import Fact
 
 pytestmark = pytest.mark.slow
 PHASES = ("NEGOTIATING", "PERMITTING", "PREPARING", "COPYING", "RELOCATING", "SETTLED", "RETURNING")
@@ -81,6 +82,38 @@ async def test_a_service_comes_up_when_the_journal_can_be_written_again(pair: An
         assert await pair.a.discovered() == []
     await pair.a.lmsf.deployments.settled("group-coordination")
     assert len(await pair.a.discovered()) == 1
+
+
+async def test_what_an_act_has_found_out_is_not_lost_with_its_journal(pair: Any, monkeypatch: Any) -> None:
+    name, release = await pair.held_in("RETURNING")
+    gives = pair.b.lmsf.get(name)
+    assert await gives.until(lambda row: Fact.RECEIVING in row.peer_facts, 10_000)
+
+    async def full(*_: Any, **__: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(pair.b.lmsf.journal, "put", full)
+        release()
+        async with asyncio.timeout(10):
+            while not any(log["event"] == "migration.event-failed" and log["told"] == "Empty" for log in logs):
+                await asyncio.sleep(0.001)
+    source, target = await pair.ended(name)
+    assert (source["phase"], target["phase"]) == ("RETIRED", "RETIRED")
+
+
+@pytest.mark.parametrize("verb", ["abort", "return"])
+async def test_what_is_asked_of_an_ended_migration_is_answered_after_a_restart(pair: Any, verb: str) -> None:
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+    await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=202)
+    await pair.ended(name)
+    async with asyncio.timeout(10):
+        while not pair.a.lmsf.get(name).told:
+            await asyncio.sleep(0.001)
+        await pair.a.restart()
+        answer = await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/{verb}", status=202)
+    assert answer["phase"] == "RETIRED"
 
 
 async def test_a_migration_that_could_not_be_journalled_is_in_nobodys_way(pair: Any, monkeypatch: Any) -> None:

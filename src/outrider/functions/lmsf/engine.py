@@ -270,7 +270,12 @@ class Lmsf:
         return runner
 
     async def abort(self, runner: Runner, cause: str, sentence: str) -> None:
-        """Stop a migration: typed and journalled when this returns, and as a rule the keeper has stopped too."""
+        """Stop a migration: typed and journalled when this returns, and as a rule the keeper has stopped too.
+
+        One that is over stays as it is.
+        """
+        if runner.over:
+            return
         await runner.tell(machine.StopAsked(runner.ending(cause, sentence)))
         await runner.until(lambda row: Fact.STOPPED in row.facts or row.phase in ENDS, limits.ABORT_ANSWER_MS)
 
@@ -285,6 +290,8 @@ class Lmsf:
                 f"`outrider migration abort {runner.id}` stops it.",
                 status=409,
             )
+        if runner.over:
+            return None
         await runner.tell(machine.ReturnAsked(runner.ending("RETURN_ASKED", sentence)))
         return None
 

@@ -39,6 +39,9 @@ _REASONS = 16
 
 _RETRY_MIN_S, _RETRY_MAX_S = 0.05, 5.0
 
+_JOURNAL_RETRY_S = 1.0
+"""A disk that was full may have room by then."""
+
 PHASE_LIMITS_MS = {
     Phase.NEGOTIATING: limits.OFFER_LIMIT_MS,
     Phase.PERMITTING: limits.OFFER_LIMIT_MS,
@@ -113,6 +116,9 @@ class Runner:
         self._acts = acts
         self._inbox: asyncio.Queue[_Entry] = asyncio.Queue()
         self._doing: asyncio.Task[None] | None = None
+        self._unkept: dict[type, _Entry] = {}
+        """Posted events that could not be journalled."""
+        self._repeating: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -162,7 +168,7 @@ class Runner:
 
     async def stop(self) -> None:
         """Stop working; the journal has everything to go on."""
-        tasks = [*self._tasks, *([self._doing] if self._doing is not None else [])]
+        tasks = [*self._tasks, *(task for task in (self._doing, self._repeating) if task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -289,11 +295,25 @@ class Runner:
             except Exception:
                 # The row on the disk is the old one: the event did not happen, and whoever told it learns that.
                 log.exception("migration.event-failed", migration=self.id, told=type(entry.event).__name__)
-                if entry.done is not None and not entry.done.done():
+                if entry.done is None:
+                    self._repeat(entry)
+                elif not entry.done.done():
                     entry.done.set_exception(RuntimeError("the event could not be journalled"))
                 continue
             if entry.done is not None and not entry.done.done():
                 entry.done.set_result(None)
+
+    def _repeat(self, entry: _Entry) -> None:
+        """Post it again in a moment, the latest of its kind: nobody waits for it, and what has found it out is done."""
+        self._unkept[type(entry.event)] = entry
+        if self._repeating is None or self._repeating.done():
+            self._repeating = asyncio.create_task(self._post_again(), name=f"repeater of {self.id}")
+
+    async def _post_again(self) -> None:
+        await self.tools.clock.sleep(_JOURNAL_RETRY_S)
+        unkept, self._unkept = self._unkept, {}
+        for entry in unkept.values():
+            self._inbox.put_nowait(entry)
 
     async def _step(self, event: object, changes: dict[str, Any]) -> None:
         before = self.record
