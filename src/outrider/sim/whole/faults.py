@@ -108,6 +108,7 @@ class Breaker:
                 self._loop.pause(node.process, self._loop.time() + fault.for_s)
             case "node-disk-full":
                 node.disturbed = node.disk.full = True
+                self._trace.excused.add(node.where)
                 await asyncio.sleep(fault.for_s)
                 node.disk.full = False
             case "node-slow-disk":

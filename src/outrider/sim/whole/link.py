@@ -77,8 +77,9 @@ class Wires:
         """Send a request to a network, to its keeper unless told otherwise; the future gets its answer,
         `Unreachable`, or nothing at all.
         """
+        # What LMSFs say has sets in it, whose order is Python's: of those frames every byte counts, but not its place.
+        self._trace.frame(sender, receiver, request.body if door is None else bytes(sorted(request.body)))
         door = door or self.doors[receiver]
-        self._trace.frame(sender, receiver, request.body)
         way = self.way(sender, receiver)
         if way.refused:
             self._later(way, lambda: _lose(answer, f"no connection to {receiver}", not_sent=True))

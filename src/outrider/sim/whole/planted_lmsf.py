@@ -142,7 +142,9 @@ PLANTED_LMSF: dict[str, Planted] = {
         "Permissions are not looked at any more once a migration runs.", "§3.9", _permission_unwatched, True
     ),
     "revocation-in-memory": Planted("A revocation is not journalled.", "§3.9", _revocation_in_memory, True),
-    "permission-assumed": Planted("A permission that is missing counts as given.", "§3.9", _missing_counts_as_given, True),
+    "permission-assumed": Planted(
+        "A permission that is missing counts as given.", "§3.9", _missing_counts_as_given, True
+    ),
     "silence-is-consent": Planted(
         "A partner that does not answer is taken to have given everything back.",
         "§3.3, §3.9",
