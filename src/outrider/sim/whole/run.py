@@ -63,7 +63,7 @@ def run(
             on_result(result)
             if failed and stop_at_first:
                 break
-    names = [r.scenario for r in results]
+    names = [r.title for r in results]
     return Summary(
         seeds=len(results),
         failed=failed,

@@ -49,7 +49,13 @@ class Result(msgspec.Struct, frozen=True, rename="camel"):
     steps: int
     commits: int
     operations: int
+    lmsfs: bool = False
     events: list[Event] = []
+
+    @property
+    def title(self) -> str:
+        """The scenario, and which kind of world it was."""
+        return f"{self.scenario} with LMSFs" if self.lmsfs else self.scenario
 
 
 def play(plan: Plan, *, story: bool = False) -> Result:
@@ -191,6 +197,7 @@ class World:
             self._loop.steps,
             self._ledger.commits,
             sum(len(c.history) for c in self._consumers),
+            self._plan.lmsfs,
             self.trace.events if story else [],
         )
 
