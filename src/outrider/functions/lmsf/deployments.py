@@ -8,6 +8,7 @@ to a heartbeat.
 
 import asyncio
 import functools
+import platform
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from outrider.functions.lmsf.record import Deployment, Instance, Package
 from outrider.functions.lmsf.stores import StoreMarks
 from outrider.functions.lmsf.unbroken import Unbroken
 from outrider.package.closure import ANY
-from outrider.package.wheels import Machine
+from outrider.package.wheels import python_here
 from outrider.sbi.client import Unreachable
 
 log = structlog.get_logger(__name__)
@@ -50,7 +51,7 @@ def fits(manifest: Manifest, nf_types: frozenset[str]) -> list[Refusal]:
                 "A network that has this NF type can host the service, or one between that hosts for others.",
             )
         )
-    machine = Machine.here().architecture
+    machine = platform.machine()
     if manifest.architectures and manifest.architectures != [ANY] and machine not in manifest.architectures:
         reasons.append(
             Refusal(
@@ -60,7 +61,7 @@ def fits(manifest: Manifest, nf_types: frozenset[str]) -> list[Refusal]:
                 f"The vendor builds the package with wheels for {machine} too.",
             )
         )
-    version = Machine.here().python
+    version = python_here()
     if manifest.python and manifest.python != version:
         reasons.append(
             Refusal(
