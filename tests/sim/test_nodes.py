@@ -18,11 +18,11 @@ from outrider.sim.whole.journal import VirtualJournal
 from outrider.sim.whole.ledger import Ledger
 from outrider.sim.whole.loop import VirtualLoop, context
 from outrider.sim.whole.notary import Notary
+from outrider.sim.whole.play import play
 from outrider.sim.whole.run import run
 from outrider.sim.whole.scenario import HOME, NAMES, B, Fault, draw
 from outrider.sim.whole.service import MANIFEST
 from outrider.sim.whole.trace import Trace
-from outrider.sim.whole.world import play
 
 
 @pytest.mark.parametrize("name", NAMES)

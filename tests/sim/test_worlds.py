@@ -8,9 +8,9 @@ import time
 import msgspec
 import pytest
 
+from outrider.sim.whole.play import play
 from outrider.sim.whole.run import run
 from outrider.sim.whole.scenario import NAMES, Plan, draw
-from outrider.sim.whole.world import play
 
 CPU_LIMIT_S = 60
 
@@ -37,7 +37,7 @@ def test_seeds_hold():
 def _hashes(hash_seed):
     program = (
         "from outrider.sim.whole.scenario import draw\n"
-        "from outrider.sim.whole.world import play\n"
+        "from outrider.sim.whole.play import play\n"
         "plans = [draw('3', lmsfs=False), draw('5', lmsfs=False), draw('8', lmsfs=True), draw('14', lmsfs=True)]\n"
         "print([play(plan).hash for plan in plans])"
     )

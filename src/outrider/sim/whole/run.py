@@ -7,8 +7,9 @@ from itertools import count
 import msgspec
 
 from outrider.sim.whole.planted import needs_lmsfs, planted
+from outrider.sim.whole.play import play
 from outrider.sim.whole.scenario import Name, Plan, draw
-from outrider.sim.whole.world import Result, play
+from outrider.sim.whole.world import Result
 
 
 class Summary(msgspec.Struct, frozen=True, rename="camel"):

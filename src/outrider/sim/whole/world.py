@@ -1,8 +1,9 @@
-"""One world: networks, ways, UEs, operators and faults of a scenario, from the first row to the last check."""
+"""One world: networks, ways, UEs, operators and faults of a scenario, from the first row to the last check.
+
+Operators ask hosts here; where they ask LMSFs, some of it is done otherwise (`nodes_world`).
+"""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,6 @@ from outrider.core import limits
 from outrider.core.ids import key_text, shared_key
 from outrider.protocol.ownership import Ownership
 from outrider.sim.whole import verdict
-from outrider.sim.whole.chance import at_failpoints, seeded
 from outrider.sim.whole.consumer import Consumer
 from outrider.sim.whole.disk import Disk
 from outrider.sim.whole.faults import Breaker
@@ -58,48 +58,8 @@ class Result(msgspec.Struct, frozen=True, rename="camel"):
         return f"{self.scenario} with LMSFs" if self.lmsfs else self.scenario
 
 
-def play(plan: Plan, *, story: bool = False) -> Result:
-    """Run a scenario to its end, or to the first violation; the events only if the story is wanted."""
-    directory = Path(tempfile.mkdtemp(prefix="outrider-sim-", dir=_memory()))
-    loop = VirtualLoop(plan.seed)
-    world: World | None = None
-    try:
-        with seeded(plan.seed):
-
-            async def run() -> World:
-                nonlocal world
-                world = _kind(plan)(plan, loop, directory)
-                with world.trace.listening(), at_failpoints(world.reached):
-                    await world.run()
-                return world
-
-            ran = loop.run_until_complete(run())
-            return ran.result(story=story)
-    finally:
-        if world is not None:
-            with world.trace.listening():
-                world.close()
-                loop.end()
-        else:
-            loop.end()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _kind(plan: Plan) -> "type[World]":
-    if not plan.lmsfs:
-        return World
-    from outrider.sim.whole.nodes_world import NodesWorld  # which is one
-
-    return NodesWorld
-
-
-def _memory() -> str | None:
-    """Where files are in memory, if there is such a place: the world simulates its disks by itself."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
 class World:
-    """See the module."""
+    """See the module; `play` runs one."""
 
     def __init__(self, plan: Plan, loop: VirtualLoop, directory: Path) -> None:
         self.trace = Trace()
