@@ -7,10 +7,12 @@ import asyncio
 import contextvars
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
+import apsw
 import msgspec
 
 from outrider.core import limits
@@ -24,6 +26,7 @@ from outrider.sbi.http import Handler, Request, Response
 from outrider.sim.whole.keeper import Keeper
 from outrider.sim.whole.link import Door, Wires
 from outrider.store.image import StoreFacts
+from outrider.store.port import StoreMark
 
 NRF_ROOT = "http://nrf"
 _PORT = 1
@@ -173,7 +176,6 @@ class VirtualHosts:
             if self._spec != spec:
                 self._end()
                 await self._spawn(spec, stores)
-                self._spec = spec
             return self._host(spec.service)
 
     async def _spawn(self, spec: HostSpec, stores: Stores) -> None:
@@ -197,18 +199,30 @@ class VirtualHosts:
             if isinstance(error, TimeoutError | ChildProcessError):
                 raise HostFailed(f"The keeper of {spec.service} did not start: {error}.") from None
             raise
-        self._store_id = mark.store_id
+        self._spec, self._store_id = spec, mark.store_id
 
-        def up_again(mark: Any) -> None:
-            self._begin(self._again(spec, stores, mark))
+        def up_again(mark: StoreMark) -> None:
+            self._begin(self._seen(spec, stores, mark))
 
         keeper.on_ready = up_again
+        self._begin(self._look(spec, stores))
 
-    async def _again(self, spec: HostSpec, stores: Stores, mark: Any) -> None:
-        """The keeper has been restarted."""
-        await stores.note(spec.service, mark)
+    async def _look(self, spec: HostSpec, stores: Stores) -> None:
+        """Hear now and then how far the store is."""
+        while True:
+            await asyncio.sleep(limits.STORE_NOTE_MS / 1000)
+            if self._spec is not spec:
+                return
+            if self._keeper.host is not None:
+                await self._seen(spec, stores, self._keeper.host.store.mark)
+
+    async def _seen(self, spec: HostSpec, stores: Stores, mark: StoreMark) -> None:
+        """The keeper is up again, or has told how far its store is."""
+        with suppress(apsw.Error):  # the older mark stands
+            await stores.note(spec.service, mark)
         self._store_id = mark.store_id
-        self._keeper.config = msgspec.structs.replace(self._keeper.config, known_stores=stores.known(spec.service))
+        known = stores.known(spec.service)
+        self._keeper.config = msgspec.structs.replace(self._keeper.config, known_stores=known)
 
     def _host(self, service: str) -> Host:
         return Host(service, "127.0.0.1", _PORT, 1, self._store_id)
