@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from outrider.sim.whole.chance import at_failpoints, seeded
@@ -16,13 +17,16 @@ def play(plan: Plan, *, story: bool = False) -> Result:
     directory = Path(tempfile.mkdtemp(prefix="outrider-sim-", dir=_memory()))
     loop = VirtualLoop(plan.seed)
     world: World | None = None
+    watching = ExitStack()
+    """Until all is cleared away: what was ready when the world ended still runs, and says so."""
     try:
         with seeded(plan.seed):
 
             async def run() -> World:
                 nonlocal world
                 world = (NodesWorld if plan.lmsfs else World)(plan, loop, directory)
-                with world.trace.listening(), at_failpoints(world.reached):
+                watching.enter_context(world.trace.listening())
+                with at_failpoints(world.reached):
                     await world.run()
                 return world
 
@@ -30,11 +34,9 @@ def play(plan: Plan, *, story: bool = False) -> Result:
             return ran.result(story=story)
     finally:
         if world is not None:
-            with world.trace.listening():
-                world.close()
-                loop.end()
-        else:
-            loop.end()
+            world.close()
+        loop.end()
+        watching.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 
