@@ -138,6 +138,8 @@ def _with_lmsfs(plan: Plan, chance: Random) -> Plan:
     """The same scenario where LMSFs ask the hosts, and operators ask LMSFs: those break, too."""
     acts = [msgspec.structs.replace(act, by=chance.choice((HOME, HOME, B))) for act in plan.acts]
     permit_s = plan.permit_s
+    if acts[-1].deed == "back" and plan.name in ("visit", "turn-back", "move-all") and chance.random() < 0.4:
+        acts[-1] = msgspec.structs.replace(acts[-1], deed="abort")
     if plan.name == "revoked" and chance.random() < 0.7:
         acts[-1] = Act(acts[-1].at_s, "revoke", B, by=acts[-1].by)
     elif plan.name == "revoked":
@@ -145,6 +147,9 @@ def _with_lmsfs(plan: Plan, chance: Random) -> Plan:
     acts = [act for act in acts if act.deed != "reborn"]  # its node starts it again
     unwilling = chance.choice((HOME, plan.networks[-1])) if chance.random() < 0.06 else ""
     faults = [fault for fault in plan.faults if fault.trouble != "revoke"]
+    if acts[-1].deed == "abort" and chance.random() < 0.5:  # while UEs are given, and the target hears nothing
+        at_s = max(0.1, acts[-1].at_s - chance.random())
+        faults.append(Fault(at_s, "cut-one-way", HOME, min(plan.end_s - at_s, chance.uniform(0.5, 3.0)), B))
     for _ in range(chance.choice((0, 1, 1, 2, 3))):
         (trouble,) = chance.choices([t for t, _ in _NODE_TROUBLES], [weight for _, weight in _NODE_TROUBLES])
         at_s = chance.uniform(acts[0].at_s, plan.end_s * 0.95)
