@@ -126,6 +126,10 @@ class Lane:
         """Messages not yet taken by the peer."""
         return len(self._messages)
 
+    def waiting_of(self, *kinds: type) -> int:
+        """As `waiting`, but of these kinds only."""
+        return sum(isinstance(message, kinds) for message in self._messages)
+
     async def room(self) -> None:
         """Wait until fewer messages wait than fill the window."""
         while len(self._messages) >= self._window * self._batch_messages and not self._closed:
