@@ -97,6 +97,8 @@ def statement(manifest: Manifest, manifest_bytes: bytes, sbom: bytes, digests: b
 def read_statement(payload: bytes) -> Statement:
     """The statement; `NotCanonical` if it is none about exactly one package."""
     found = decode_canonical(payload, Statement)
+    if canonical(found) != payload:
+        raise NotCanonical("it leaves out what it must say")
     if len(found.subject) != 1:
         raise NotCanonical("it is not about exactly one package")
     return found

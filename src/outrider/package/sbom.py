@@ -165,6 +165,8 @@ class _Component(msgspec.Struct, frozen=True):
     purl: str = ""
     hashes: list[dict[str, str]] = []
     licenses: list[Any] = []
+    supplier: dict[str, Any] = {}
+    authors: list[dict[str, Any]] = []
     bom_ref: str = msgspec.field(name="bom-ref", default="")
     components: list["_Component"] = []
 
@@ -176,6 +178,8 @@ class _Dependency(msgspec.Struct, frozen=True):
 
 class _Metadata(msgspec.Struct, frozen=True):
     component: _Component
+    supplier: dict[str, Any] = {}
+    authors: list[dict[str, Any]] = []
     timestamp: dt.datetime | None = None
 
 
@@ -206,6 +210,7 @@ def check(data: bytes, content: Content) -> Refusal | None:
     for what, told, true in (
         ("component", _by_ref(stated), _by_ref(expected)),
         ("dependency", _edges(stated), _edges(expected)),
+        ("author or supplier in", _makers(stated), _makers(expected)),
     ):
         different = sorted(r for r in told.keys() | true.keys() if told.get(r) != true.get(r))
         if different:
@@ -240,6 +245,10 @@ def _edges(document: _Document) -> dict[str, object]:
     for entry in document.dependencies:
         found[entry.ref] = sorted(entry.depends_on) if entry.ref not in found else "twice"
     return found
+
+
+def _makers(document: _Document) -> dict[str, object]:
+    return {"metadata": (document.metadata.supplier, document.metadata.authors)}
 
 
 def _invalid(what: str) -> Refusal:
