@@ -36,7 +36,7 @@ from outrider.package.archive import Archive, write_zip
 from outrider.package.inspect import Description, inspect
 from outrider.package.install import install
 from outrider.package.verify import Verified, verify
-from support.hostile import get, other, places, put, show, without, wrong_type
+from support.hostile import content_of, get, other, places, put, show, without, wrong_type
 
 
 def cause(result: object) -> str:
@@ -115,6 +115,8 @@ FULL = Manifest(
     state_schema=StateSchema(version=2, reads=[1, 2], categories={"nsmf-rollcall": "service"}),
     resources=Resources(),
     licence="Apache-2.0",
+    export_class="EAR99",
+    source_offers={"msgspec": "https://example.org/msgspec"},
 )
 
 
@@ -199,20 +201,6 @@ def test_every_place_of_the_sbom_must_fit_the_bytes(sample):
             assert cause(sbom.check(canonical(altered), content)) in ("SBOM_MISMATCH", "SBOM_INVALID"), show(at)
             tried += 1
     assert tried > 200
-
-
-def content_of(archive: Archive) -> sbom.Content:
-    """What the SBOM of an archive must say."""
-    from outrider.package import verify as checks
-    from outrider.package.closure import find_among, over_architectures, requirements_of
-
-    digests = checks.check_digests(archive, archive.read(layout.DIGESTS, limits.PACKAGE_META_BYTES))
-    manifest, wheels = checks.read_manifest(archive), checks.read_wheels(archive)
-    wanted = requirements_of(manifest.requirements)
-    needed = over_architectures(wanted, find_among(wheels), manifest.architectures, manifest.python)
-    packed = sbom.packed_wheels(needed, {n: digests[f"{layout.WHEELS}{n}"] for n in needed.wheels})
-    code = {path: digest for path, digest in digests.items() if path.startswith(layout.CODE)}
-    return sbom.Content(manifest, code, packed, sbom.wheel_paths(needed.needs[""]))
 
 
 # ------------------------------------------------------------------------------------------------- bounds

@@ -4,6 +4,12 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from outrider.core import limits
+from outrider.package import layout, sbom
+from outrider.package import verify as checks
+from outrider.package.archive import Archive
+from outrider.package.closure import find_among, over_architectures, requirements_of
+
 Path = tuple[str | int, ...]
 
 
@@ -63,3 +69,14 @@ def wrong_type(value: Any) -> Any:
 def show(at: Path) -> str:
     """A place as a test's name."""
     return ".".join(map(str, at))
+
+
+def content_of(archive: Archive) -> sbom.Content:
+    """What the SBOM of an archive must say."""
+    digests = checks.check_digests(archive, archive.read(layout.DIGESTS, limits.PACKAGE_META_BYTES))
+    manifest, wheels = checks.read_manifest(archive), checks.read_wheels(archive)
+    wanted = requirements_of(manifest.requirements)
+    needed = over_architectures(wanted, find_among(wheels), manifest.architectures, manifest.python)
+    packed = sbom.packed_wheels(needed, {n: digests[f"{layout.WHEELS}{n}"] for n in needed.wheels})
+    code = {path: digest for path, digest in digests.items() if path.startswith(layout.CODE)}
+    return sbom.Content(manifest, code, packed, sbom.wheel_paths(needed.needs[""]))

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,9 @@ def build(
             help="Take wheels from this folder, not from what is installed here.", exists=True, file_okay=False
         ),
     ] = None,
+    sbom: Annotated[
+        Literal["cyclonedx", "spdx"], typer.Option(help="The format of the SBOM: CycloneDX 1.6 or SPDX 2.3.")
+    ] = "cyclonedx",
     as_json: AsJson = False,
 ) -> None:
     """Build the package of a folder: the same bytes from the same inputs.
@@ -41,7 +44,8 @@ def build(
     from outrider.package.build import build as build_package
 
     with ending(as_json):
-        built = build_package(source, output, signing.load_private(key), wheel_dir=wheels, timestamp_s=_epoch())
+        private = signing.load_private(key)
+        built = build_package(source, output, private, wheel_dir=wheels, timestamp_s=_epoch(), sbom_format=sbom)
         if isinstance(built, Refusal):
             refuse(built, as_json)
         lines = [

@@ -90,6 +90,10 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     state_schema: StateSchema = StateSchema()
     resources: Resources = Resources()
     licence: str = "NOASSERTION"
+    export_class: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]*\Z", max_length=40)] = ""
+    """Class under export control (`EAR99`, `5D002`), as the vendor declares it."""
+    source_offers: dict[str, Line] = {}
+    """By distribution: where its source can be had. Some licences demand it of whoever hands a compiled one on."""
 
     def encode(self) -> bytes:
         """The manifest as the package carries it."""

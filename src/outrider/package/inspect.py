@@ -9,7 +9,14 @@ from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal, Refused
 from outrider.package import layout, sbom, signing
 from outrider.package.archive import Archive
-from outrider.package.verify import check_content, check_digests, check_structure, read_manifest, read_wheels
+from outrider.package.verify import (
+    check_content,
+    check_digests,
+    check_structure,
+    read_manifest,
+    read_wheels,
+    sbom_entry,
+)
 
 
 class Description(msgspec.Struct, frozen=True, rename="camel"):
@@ -47,7 +54,7 @@ def _inspect(archive: Archive) -> Description:
     return Description(
         manifest=manifest,
         package_digest=layout.package_digest(raw),
-        sbom_digest=digests[layout.SBOM],
+        sbom_digest=digests[sbom_entry(archive)],
         signed_by=list(opened.key_ids),
         size_bytes=archive.size,
         code={p.removeprefix(layout.CODE): d for p, d in digests.items() if p.startswith(layout.CODE)},

@@ -17,7 +17,8 @@ from outrider.core import limits
 from outrider.core.canonical import NotCanonical, decode_canonical
 from outrider.core.manifest import Manifest, problems
 from outrider.core.refusal import Refusal, Refused
-from outrider.package import layout, sbom, signing
+from outrider.core.supply import Component
+from outrider.package import facts, layout, sbom, signing, spdx
 from outrider.package.archive import Archive, malformed, too_large
 from outrider.package.closure import (
     ANY,
@@ -50,6 +51,8 @@ class Verified:
     chosen: tuple[Wheel, ...]
     """Those that `machine` needs."""
     libraries: tuple[sbom.Listed, ...]
+    components: tuple[Component, ...]
+    """What supply chain decisions are about."""
     machine: Machine | None
     """Where it can run; None if that was not asked, and then it cannot be installed."""
 
@@ -78,6 +81,7 @@ def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine
     raw_digests = archive.read(layout.DIGESTS, limits.PACKAGE_META_BYTES)
     statement, key_id, vendors = _check_signature(archive, trusted, raw_digests)
     digests = check_digests(archive, raw_digests)
+    sbom_digest = digests[sbom_entry(archive)]
     manifest = read_manifest(archive)
     wheels = read_wheels(archive)
     if (
@@ -85,7 +89,7 @@ def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine
         or statement.predicate.manifest.sha256 != (digests[layout.MANIFEST])
     ):
         raise Refused(_invalid("it is about another manifest"))
-    if statement.predicate.sbom.sha256 != digests[layout.SBOM]:
+    if statement.predicate.sbom.sha256 != sbom_digest:
         raise Refused(_invalid("it is about another SBOM"))
     if manifest.vendor not in vendors or statement.predicate.vendor != manifest.vendor:
         raise Refused(
@@ -103,13 +107,14 @@ def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine
         archive=archive.path,
         manifest=manifest,
         package_digest=layout.package_digest(raw_digests),
-        sbom_digest=digests[layout.SBOM],
+        sbom_digest=sbom_digest,
         vendor_key=key_id,
         size_bytes=archive.size,
         digests=digests,
         wheels=tuple(wheels),
         chosen=tuple(chosen),
         libraries=tuple(sbom.listed(packed)),
+        components=facts.components(manifest, packed),
         machine=machine,
     )
 
@@ -126,9 +131,19 @@ def check_structure(archive: Archive) -> None:
     """Refuse an archive that has other entries than a package has, or lacks one."""
     for name in layout.stray(archive.entries):
         raise malformed(f"{name} does not belong into a package")
-    for name in (layout.MANIFEST, layout.SBOM, layout.DIGESTS, layout.SIGNATURE):
+    for name in (layout.MANIFEST, layout.DIGESTS, layout.SIGNATURE):
         if name not in archive.entries:
             raise malformed(f"it has no {name}")
+    sbom_entry(archive)
+
+
+def sbom_entry(archive: Archive) -> str:
+    """The name of the SBOM: a package has one, in one of two formats."""
+    name = layout.sbom_in(archive.entries)
+    if name is None:
+        both = all(n in archive.entries for n in layout.SBOMS)
+        raise malformed(f"it has both {layout.SBOM} and {layout.SPDX}" if both else f"it has no {layout.SBOM}")
+    return name
 
 
 def _check_signature(
@@ -238,7 +253,9 @@ def check_content(
     packed = sbom.packed_wheels(needed, {n: digests[f"{layout.WHEELS}{n}"] for n in needed.wheels})
     code = {path: digest for path, digest in digests.items() if path.startswith(layout.CODE)}
     content = sbom.Content(manifest, code, packed, sbom.wheel_paths(needed.needs[""]))
-    problem = sbom.check(archive.read(layout.SBOM, limits.PACKAGE_META_BYTES), content)
+    name = sbom_entry(archive)
+    check = spdx.check if name == layout.SPDX else sbom.check
+    problem = check(archive.read(name, limits.PACKAGE_META_BYTES), content)
     if problem is not None:
         raise Refused(problem)
     return packed
