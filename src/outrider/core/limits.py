@@ -157,6 +157,9 @@ IMAGE_BYTES = 64 * 1024 * 1024 * 1024
 PACKAGE_META_BYTES = 16 * 1024 * 1024
 """Largest manifest, SBOM or list of digests: these are parsed in memory, unlike code and wheels."""
 
+ADVISORY_BYTES = 64 * 1024 * 1024
+"""Largest advisory, VEX document or list of exploited vulnerabilities; each is parsed in memory."""
+
 ENVELOPE_BYTES = 256 * 1024
 """Largest signed statement (permission, revocation, contract, signature of a package)."""
 
