@@ -155,7 +155,7 @@ def keygen(
 
     with ending(as_json):
         made, public = vendors.generate(output, vendor)
-        key_id = signing.key_id(made.key)
+        key_id = signing.key_id(signing.load_private(output).public_key())
         value = {"vendor": made.name, "privateKey": str(output), "publicKey": str(public), "keyId": key_id}
         text = f"{output}  private: keep it\n{public}  public: hand it out\n  fingerprint  {key_id}"
         emit(value, text, as_json)
