@@ -448,6 +448,7 @@ class Network:
         self.sent: list[str] = []
         self.intercept: Callable[[str, str], Response | None] = lambda method, path: None
         self.policy: Any = None
+        self.supply: Any = None
         self.lmsf = self._new()
 
     def _new(self) -> Lmsf:
@@ -459,6 +460,7 @@ class Network:
             signer=self.signer,
             software=self.software,
             policy=self.policy,
+            supply=self.supply,
             clock=self.clock,
         )
 
@@ -565,13 +567,13 @@ class Network:
         envelope = statements.sign_revocation(revocation, self.operator_key)
         await self.ask("POST", "/nlmsf-permission/v1/revocations", body=envelope, status=201)
 
-    async def onboard(self, data: bytes) -> Any:
+    async def onboard(self, data: bytes, status: int = 201) -> Any:
         digest = hashlib.sha256(data).hexdigest()
         for first in range(0, len(data), 512 * 1024):
             part = data[first : first + 512 * 1024]
             span = [("content-range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")]
             await self.ask("PUT", f"/nlmsf-catalogue/v1/uploads/{digest}", body=part, headers=span, status=200)
-        return await self.ask("POST", "/nlmsf-catalogue/v1/packages", {"sha256": digest}, status=201)
+        return await self.ask("POST", "/nlmsf-catalogue/v1/packages", {"sha256": digest}, status=status)
 
     async def deploy(self) -> Any:
         package = await self.onboard(archive())
@@ -621,6 +623,12 @@ def archive(**changes: Any) -> bytes:
     """A package: its manifest, and blanks so that it takes several ranges to fetch."""
     data = msgspec.json.encode(manifest(**changes), order="sorted")
     return data + b" " * (600 * 1024 - len(data))
+
+
+@pytest.fixture
+def package_bytes() -> bytes:
+    """The archive that `deploy` onboards."""
+    return archive()
 
 
 class Pair:

@@ -12,7 +12,8 @@ from openapi_spec_validator import validate
 from outrider.core import loss
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
-from outrider.functions.lmsf import image, images, openapi, operator, partner, record, shown
+from outrider.core.supply import Finding
+from outrider.functions.lmsf import image, images, impact, openapi, operator, partner, record, shown
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.permissions import PermissionView
 from outrider.protocol import messages
@@ -23,7 +24,10 @@ from outrider.store.port import StoreMark
 
 STRUCTS: dict[str, dict[str, Any]] = {
     "nlmsf-catalogue": {
-        "Package": record.Package, "ServiceInfo": shown.ServiceInfo, "Instance": record.Instance, "Refusal": Refusal,
+        "PackageInfo": shown.PackageInfo, "PermittedBy": shown.PermittedBy, "RunsAt": shown.RunsAt, "Finding": Finding,
+        "Impact": impact.Impact, "Consumed": impact.Consumed, "Subscription": impact.Subscription,
+        "Entry": impact.Entry, "ResourceUse": impact.ResourceUse,
+        "ServiceInfo": shown.ServiceInfo, "Instance": record.Instance, "Refusal": Refusal,
         "ImageInfo": images.ImageInfo, "Meta": image.Meta, "Part": image.Part, "StoreFacts": StoreFacts,
         "Restore": images.Restore, "BegunAnew": record.BegunAnew, "StoreMark": StoreMark,
     },

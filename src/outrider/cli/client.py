@@ -71,9 +71,9 @@ class Operator:
 
 
 def _refused(response: "Response") -> Refused:
-    from outrider.sbi.problem import refusal_from
+    from outrider.sbi.problem import refusals_from
 
-    return Refused(refusal_from(response, f"The node answered {response.status}."))
+    return Refused(*refusals_from(response, f"The node answered {response.status}."))
 
 
 def run(directory: Path, as_json: bool, do: Callable[[Operator], Awaitable[T]]) -> T:

@@ -2,7 +2,20 @@
 
 import typer
 
-from outrider.cli import bench, demo, doctor, image, migration, network, package, partner, permission, service, sim
+from outrider.cli import (
+    bench,
+    catalogue,
+    demo,
+    doctor,
+    image,
+    migration,
+    network,
+    package,
+    partner,
+    permission,
+    service,
+    sim,
+)
 
 for command in (image.save, image.restore):
     service.app.command()(command)
@@ -15,6 +28,7 @@ app = typer.Typer(
 app.add_typer(network.app, name="network", help="Set a network up, run it, see how it is.")
 app.add_typer(partner.app, name="partner", help="Exchange cards with a partner operator.")
 app.add_typer(package.app, name="package", help="Build, inspect and verify packages.")
+app.add_typer(catalogue.app, name="catalogue", help="Onboard, list, show and withdraw packages; revocation lists.")
 app.add_typer(permission.app, name="permission", help="Sign, give, show and revoke software permissions.")
 app.add_typer(service.app, name="service", help="Deploy, list, show, save, restore and remove services.")
 app.add_typer(migration.app, name="migration", help="Start, watch, list, show, abort and return migrations.")

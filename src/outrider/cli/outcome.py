@@ -49,7 +49,7 @@ def ending(as_json: bool) -> Iterator[None]:
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Refused as refused:
-        refuse(refused.refusal, as_json)
+        refuse(refused.refusals, as_json)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         typer.secho(f"{error.filename}: {error.strerror}", err=True, fg="red")
         raise typer.Exit(MISUSE) from None

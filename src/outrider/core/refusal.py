@@ -21,8 +21,12 @@ class Refusal(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Refused(Exception):
-    """Carries a `Refusal` through code that can only raise; caught at the edge and turned into ProblemDetails."""
+    """Carries a `Refusal` through code that can only raise; caught at the edge and turned into ProblemDetails.
 
-    def __init__(self, refusal: Refusal) -> None:
+    `refusals` are all reasons, where there are several; `refusal` is the first.
+    """
+
+    def __init__(self, refusal: Refusal, *others: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+        self.refusals = (refusal, *others)

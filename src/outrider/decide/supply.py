@@ -192,6 +192,14 @@ def _needed(expression: Any, barred: frozenset[str]) -> set[str]:
     return {key} & barred
 
 
+def is_identifier(licence: str) -> bool:
+    """Whether the text is one licence of the SPDX list, in its present spelling, or a LicenseRef."""
+    return (
+        licence.startswith("LicenseRef-")
+        or str(getattr(_parsed(licence), "key", "")) == licence in _spdx().known_symbols
+    )
+
+
 def _parsed(licence: str) -> Any:
     try:
         return _spdx().parse(licence)

@@ -26,6 +26,7 @@ from outrider.package.closure import (
     resolve,
     site_plan,
 )
+from outrider.package.verify import check_digests, check_structure
 from outrider.package.wheels import python_here
 
 SbomFormat = Literal["cyclonedx", "spdx"]
@@ -60,13 +61,15 @@ def build(
     wheel_dir: Path | None = None,
     timestamp_s: int | None = None,
     sbom_format: SbomFormat = "cyclonedx",
+    chain: Sequence[bytes] = (),
 ) -> Built | Refusal:
     """Build the package of a folder into `output` (a folder, or a file that ends in `.lms`).
 
-    Wheels come from `wheel_dir`, or else are made of what is installed here. `timestamp_s` goes into the SBOM.
+    Wheels come from `wheel_dir`, or else are made of what is installed here. `timestamp_s` goes into the SBOM. `chain`
+    are certificates (DER) that vouch for the key, its own first.
     """
     try:
-        return _build(source, output, key, wheel_dir, timestamp_s, sbom_format)
+        return _build(source, output, key, wheel_dir, timestamp_s, sbom_format, chain)
     except Refused as refused:
         return refused.refusal
 
@@ -78,6 +81,7 @@ def _build(
     wheel_dir: Path | None,
     timestamp_s: int | None,
     sbom_format: SbomFormat,
+    chain: Sequence[bytes],
 ) -> Built:
     manifest = _read_manifest(source)
     code = _read_code(source)
@@ -109,7 +113,7 @@ def _build(
         raise Refused(problem)
     files[layout.DIGESTS] = digests = canonical({path: sha256_hex(data) for path, data in files.items()})
     statement = layout.statement(manifest, files[layout.MANIFEST], files[entry], digests)
-    files[layout.SIGNATURE] = signing.sign(statement, signing.IN_TOTO_TYPE, key)
+    files[layout.SIGNATURE] = signing.sign(statement, signing.IN_TOTO_TYPE, key, chain)
     _check_bounds(files)
 
     file = output if output.suffix == layout.SUFFIX else output / layout.file_name(manifest)
@@ -225,3 +229,24 @@ def _check_bounds(files: dict[str, bytes]) -> None:
         raise archive.too_large(f"{len(files)} files, more than {limits.PACKAGE_ENTRIES}")
     if total > limits.PACKAGE_BYTES:
         raise archive.too_large(f"{total} bytes, more than {limits.PACKAGE_BYTES}")
+
+
+def sign_again(path: Path, key: Ed25519PrivateKey, chain: Sequence[bytes] = ()) -> str | Refusal:
+    """Add a vendor's signature to a package, so that it outlives the key that signed it before; the package digest.
+
+    Nothing else changes, and the signature is no part of what the digest is over: permissions stay as they are.
+    """
+    try:
+        with archive.Archive(path) as opened:
+            check_structure(opened)
+            raw = opened.read(layout.DIGESTS, limits.PACKAGE_META_BYTES)
+            check_digests(opened, raw)
+            envelope = opened.read(layout.SIGNATURE, limits.ENVELOPE_BYTES)
+            members = {name: b"".join(opened.chunks(name)) for name in opened.entries}
+        signed = signing.add_signature(envelope, signing.IN_TOTO_TYPE, key, chain)
+        if isinstance(signed, Refusal):
+            return signed
+        archive.write_atomic(path, sorted((members | {layout.SIGNATURE: signed}).items()))
+    except Refused as refused:
+        return refused.refusal
+    return layout.package_digest(raw)

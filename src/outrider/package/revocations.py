@@ -85,6 +85,13 @@ class Revocations:
             self._read, self._stamp = self._revoked_by(lists), stamp
         return self._read
 
+    def readable(self) -> trust.Revoked:
+        """What can be read of what is revoked, also where a list has been lost."""
+        try:
+            return self._revoked_by({found.issuer: found for found in self.all()})
+        except Refused:
+            return self._read
+
     def _revoked_by(self, lists: Mapping[str, RevocationList]) -> trust.Revoked:
         entries: dict[tuple[str, str], dict[str, Entry]] = {}
         for issuer, found in lists.items():

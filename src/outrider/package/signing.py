@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -101,6 +102,16 @@ def load_public(pem: bytes, origin: str = "the key") -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise Refused(_no_key(origin, "public"))
     return key
+
+
+def load_chain(path: Path) -> list[bytes]:
+    """Read certificates (PEM), the key's own first, as DER; raises `Refused`."""
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError as error:
+        sentence = f"{path} holds no certificates in PEM ({error})."
+        raise Refused(Refusal("KEY_INVALID", sentence, {"file": str(path)}, status=400)) from None
+    return [certificate.public_bytes(serialization.Encoding.DER) for certificate in found]
 
 
 def _no_key(origin: str, kind: str) -> Refusal:

@@ -18,7 +18,7 @@ from outrider.core import limits
 from outrider.core.canonical import NotCanonical, decode_canonical
 from outrider.core.manifest import Manifest, problems
 from outrider.core.refusal import Refusal, Refused
-from outrider.core.supply import Component
+from outrider.core.supply import Component, SoftwareFacts
 from outrider.package import facts, layout, sbom, spdx
 from outrider.package import trust as trusted
 from outrider.package.archive import Archive, malformed, too_large
@@ -61,6 +61,20 @@ class Verified:
     """What supply chain decisions are about."""
     machine: Machine | None
     """Where it can run; None if that was not asked, and then it cannot be installed."""
+
+    @property
+    def facts(self) -> SoftwareFacts:
+        """What supply chain decisions need of it."""
+        return SoftwareFacts(
+            service=self.manifest.service,
+            version=self.manifest.version,
+            package_digest=self.package_digest,
+            sbom_digest=self.sbom_digest,
+            vendor=self.manifest.vendor,
+            signer=(self.vendor_key, *self.certificates),
+            export_class=self.manifest.export_class,
+            components=self.components,
+        )
 
 
 def verify(

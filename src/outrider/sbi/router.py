@@ -100,7 +100,7 @@ async def guarded(handler: Handler, request: Request) -> Response:
     try:
         return await handler(request)
     except Refused as refused:
-        return refusal_response(refused.refusal)
+        return refusal_response(*refused.refusals)
     except msgspec.DecodeError as error:
         return problem(400, "INVALID_MSG_FORMAT", str(error))
     except Unreachable as error:

@@ -15,9 +15,11 @@ from pathlib import Path
 import msgspec
 
 from outrider.core import limits
+from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal, Refused
+from outrider.core.supply import Component, Finding, SoftwareFacts
 from outrider.functions.lmsf.journal import Journal
-from outrider.functions.lmsf.ports import Clock, Partners, Software, Verified
+from outrider.functions.lmsf.ports import Clock, Partners, Software, Supply, Verified
 from outrider.functions.lmsf.record import Package
 from outrider.functions.lmsf.unbroken import Unbroken
 from outrider.sbi.client import Unreachable
@@ -54,7 +56,15 @@ def check_digest(digest: str) -> str:
 class Catalogue:
     """Archives under one folder: `DIGEST.lms`, and parts of those that are coming."""
 
-    def __init__(self, folder: Path, journal: Journal, software: Software, partners: Partners, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        journal: Journal,
+        software: Software,
+        partners: Partners,
+        clock: Clock,
+        supply: Supply | None = None,
+    ) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = journal
@@ -62,10 +72,15 @@ class Catalogue:
         self._partners = partners
         self._clock = clock
         self._unbroken = Unbroken()
+        self._supply = supply
         self._packages: dict[str, Package] = {}
+        self._facts: dict[str, SoftwareFacts] = {}
         for body in journal.all("package"):
             package = msgspec.json.decode(body, type=Package)
             self._packages[package.digest] = package
+        for body in journal.all("software"):
+            facts = msgspec.json.decode(body, type=SoftwareFacts)
+            self._facts[facts.package_digest] = facts
 
     def tidy(self, fetching: set[str]) -> None:
         """Delete what a crash has left: archives that were not taken in, and fetched parts that nobody goes on with."""
@@ -185,7 +200,10 @@ class Catalogue:
             origin=origin,
             onboarded_ms=self._clock.now_ms(),
         )
+        facts = facts_of(verified)
+        await self._journal.put("software", package.digest, msgspec.json.encode(facts))
         await self._journal.put("package", package.digest, msgspec.json.encode(package))
+        self._facts[package.digest] = facts
         self._packages[package.digest] = package
         return package
 
@@ -196,9 +214,84 @@ class Catalogue:
             verified = _damaged(verified.digest, expected or "")
         if isinstance(verified, Refusal):
             part.unlink()
-        else:
-            os.replace(part, self.archive(verified.digest))
+            return verified
+        reasons = self._supply.judge(facts_of(verified)) if self._supply is not None else []
+        if reasons:
+            part.unlink()
+            raise Refused(*reasons)
+        os.replace(part, self.archive(verified.digest))
         return verified
+
+    async def facts(self, digest: str) -> SoftwareFacts:
+        """What supply chain decisions need of a package; one from before these were kept is verified again for it."""
+        known = self._facts.get(digest)
+        if known is None:
+            if self.get(digest) is None:
+                raise Refused(_unknown(digest))
+            verified = await asyncio.to_thread(self._software.verify, self.archive(digest))
+            if isinstance(verified, Refusal):
+                raise Refused(verified)
+            known = self._facts[digest] = facts_of(verified)
+            await self._journal.put("software", digest, msgspec.json.encode(known))
+        return known
+
+    async def against(self, digest: str, handed_to: str | None = None) -> list[Refusal]:
+        """Every reason of this operator against a package now, or against handing it to a network."""
+        if self._supply is None:
+            return []
+        return await asyncio.to_thread(self._supply.judge, await self.facts(digest), handed_to=handed_to)
+
+    async def findings(self, digest: str) -> list[Finding]:
+        """Known vulnerabilities in a package."""
+        if self._supply is None:
+            return []
+        return await asyncio.to_thread(self._supply.findings, await self.facts(digest))
+
+    def revoked(self, digest: str) -> list[Refusal]:
+        """Every revocation of a package that may be running."""
+        facts = self._facts.get(digest)
+        return [] if self._supply is None or facts is None else self._supply.revoked(facts)
+
+    def offered(self, manifest: Manifest, package_digest: str, sbom_digest: str) -> list[Refusal]:
+        """Reasons against software that is offered, by what is known of it before it has come. Blocks."""
+        if self._supply is None:
+            return []
+        licence = None if manifest.licence == "NOASSERTION" else manifest.licence
+        purl = f"pkg:generic/{manifest.service}@{manifest.version}"
+        itself = Component(
+            ref="package", name=manifest.service, version=manifest.version, purl=purl, licence=licence,
+            supplier=manifest.vendor,
+        )  # fmt: skip
+        facts = SoftwareFacts(
+            service=manifest.service, version=manifest.version, package_digest=package_digest, sbom_digest=sbom_digest,
+            vendor=manifest.vendor, export_class=manifest.export_class, components=(itself,),
+        )  # fmt: skip
+        return self._supply.judge(facts)
+
+    def usable(self, digest: str) -> Refusal | None:
+        """Why nothing new may begin with a package: this operator withdrew it, or it was revoked."""
+        package = self.get(digest)
+        if package is not None and package.withdrawn_ms:
+            because = f": {package.withdrawn_why}" if package.withdrawn_why else ""
+            return Refusal(
+                "PACKAGE_WITHDRAWN",
+                f"{package.manifest.service} {package.manifest.version} was withdrawn from the catalogue{because}.",
+                {"packageDigest": digest, "withdrawnMs": str(package.withdrawn_ms)},
+                "Use another version; or delete the package and onboard it anew.",
+                status=409,
+            )
+        return next(iter(self.revoked(digest)), None)
+
+    async def withdraw(self, digest: str, why: str) -> Package:
+        """Begin nothing new with a package; what runs from it goes on. Again is the same, with the first reason."""
+        package = self.get(digest)
+        if package is None:
+            raise Refused(_unknown(digest))
+        if not package.withdrawn_ms:
+            package = msgspec.structs.replace(package, withdrawn_ms=self._clock.now_ms(), withdrawn_why=why)
+            await self._journal.put("package", digest, msgspec.json.encode(package))
+            self._packages[digest] = package
+        return package
 
     async def fetch(self, digest: str, size: int, partner: str) -> Package:
         """Get an archive from a partner's catalogue, from where an earlier try stopped, and take it in."""
@@ -206,6 +299,9 @@ class Catalogue:
             raise Refused(_too_large(size))
         known = self.get(digest)
         if known is not None:
+            refusals = [r for r in (self.usable(digest),) if r is not None] or await self.against(digest)
+            if refusals:
+                raise Refused(*refusals)
             return known
         part = self._fetching(digest)
         while (have := _size(part)) < size:
@@ -248,8 +344,24 @@ class Catalogue:
     async def _drop(self, digest: str) -> None:
         if self._packages.pop(digest, None) is not None:
             await self._journal.drop("package", digest)
+            self._facts.pop(digest, None)
+            await self._journal.drop("software", digest)
         for path in (self.archive(digest), self._fetching(digest)):
             path.unlink(missing_ok=True)
+
+
+def facts_of(verified: Verified) -> SoftwareFacts:
+    """What supply chain decisions need of a verified package."""
+    return SoftwareFacts(
+        service=verified.manifest.service,
+        version=verified.manifest.version,
+        package_digest=verified.digest,
+        sbom_digest=verified.sbom_digest,
+        vendor=verified.manifest.vendor,
+        signer=(verified.vendor_key_id, *verified.certificates),
+        export_class=verified.manifest.export_class,
+        components=verified.components,
+    )
 
 
 def check_room(where: Path, more: int) -> None:

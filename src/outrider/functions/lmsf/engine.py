@@ -29,7 +29,7 @@ from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.keepers import Keepers
 from outrider.functions.lmsf.negotiation import Negotiation, Wanted
 from outrider.functions.lmsf.permissions import Permissions
-from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, Policy, Signer, Software
+from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, Policy, Signer, Software, Supply
 from outrider.functions.lmsf.record import Exchange, Migration, Offer, role_of
 from outrider.functions.lmsf.runner import Runner, Tools
 from outrider.package import statements
@@ -64,6 +64,7 @@ class Lmsf:
         signer: Signer,
         software: Software,
         policy: Policy | None = None,
+        supply: Supply | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.config = config
@@ -75,7 +76,7 @@ class Lmsf:
         self.journal = Journal(folder / "lmsf.db")
         self.hosts = hosts
         self.keepers = Keepers(inner, hosts)
-        self.catalogue = Catalogue(folder / "packages", self.journal, software, partners, self.clock)
+        self.catalogue = Catalogue(folder / "packages", self.journal, software, partners, self.clock, supply)
         self.permissions = Permissions(self.network, self.journal, signer, partners, self.clock)
         self.deployments = Deployments(
             self.network,
@@ -88,7 +89,7 @@ class Lmsf:
             self.clock,
         )
         self.negotiation = Negotiation(
-            self.network, config.nf_types, folder, self.deployments, partners, signer, policy
+            self.network, config.nf_types, folder, self.deployments, partners, signer, policy, self.catalogue
         )
         self._tools = Tools(
             network=self.network,
@@ -180,12 +181,13 @@ class Lmsf:
             and r.row.role.leads
             and r.row.phase is Phase.PREPARING
             and r.contract.package_digest == package_digest
+            and self.catalogue.usable(package_digest) is None
             for r in self._runners.values()
         )
 
     # ------------------------------------------------------------------------------------ by the operator
 
-    async def begin(self, wanted: Wanted) -> Runner | Refusal:
+    async def begin(self, wanted: Wanted) -> Runner | Refusal | list[Refusal]:
         """Begin a migration of a service of this network; refused at once for what is known here alone."""
         deployment = self.deployments.get(wanted.service)
         if deployment is None or deployment.migration_id is not None:
@@ -208,6 +210,12 @@ class Lmsf:
             return Refusal(
                 "PACKAGE_UNKNOWN", f"The package of {wanted.service} is gone from the catalogue.", status=404
             )
+        unusable = self.catalogue.usable(package.digest)
+        if unusable is not None:
+            return unusable
+        against = await self.catalogue.against(package.digest, handed_to=wanted.target)
+        if against:
+            return against
         status = await self.keepers.status(wanted.service)
         busy = self._busy(wanted.service, source, wanted.target)
         if busy is not None:

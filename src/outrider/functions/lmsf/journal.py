@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import apsw
 
-Kind = Literal["migration", "deployment", "package", "permission", "revocation", "store", "anew"]
+Kind = Literal["migration", "deployment", "package", "permission", "revocation", "store", "anew", "software"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS document (

@@ -18,7 +18,7 @@ from outrider.core.contract import CONTRACT_TYPE, Contract, Window
 from outrider.core.manifest import Manifest
 from outrider.core.permission import Permission
 from outrider.core.refusal import Refusal
-from outrider.functions.lmsf.catalogue import no_room
+from outrider.functions.lmsf.catalogue import Catalogue, no_room
 from outrider.functions.lmsf.deployments import Deployments, fits
 from outrider.functions.lmsf.ports import Partner, Partners, Policy, Signer
 from outrider.functions.lmsf.record import Envelope, Offer, Package
@@ -144,6 +144,7 @@ class Negotiation:
         partners: Partners,
         signer: Signer,
         policy: Policy | None,
+        catalogue: Catalogue,
     ) -> None:
         self._network = network
         self._nf_types = nf_types
@@ -152,6 +153,7 @@ class Negotiation:
         self._partners = partners
         self._signer = signer
         self._policy = policy
+        self._catalogue = catalogue
 
     def read(self, offer: Offer, partner: Partner, keys: OperatorKeys) -> Contract | list[Refusal]:
         """The terms of an offer that this partner really signed, for this network; nothing is judged yet."""
@@ -183,6 +185,7 @@ class Negotiation:
             reasons += self._not_hosting(contract)
         else:
             reasons += self._not_to_host(contract, manifest, size)
+            reasons += self._supplied(contract, manifest)
         if self._policy is not None:
             reasons += self._policy.judge_offer(contract, manifest, partner)
         return reasons
@@ -248,6 +251,13 @@ class Negotiation:
         if size > limits.PACKAGE_BYTES or free - needed < limits.DISK_RESERVE_BYTES:
             reasons.append(no_room(needed, free))
         return reasons
+
+    def _supplied(self, contract: Contract, manifest: Manifest) -> list[Refusal]:
+        """What this operator has against the software itself; the rest is judged when its package has come."""
+        withdrawn = self._catalogue.usable(contract.package_digest)
+        if withdrawn is not None:
+            return [withdrawn]
+        return self._catalogue.offered(manifest, contract.package_digest, contract.sbom_digest)
 
     def _uncovered(self, contract: Contract, now_ms: int) -> list[Refusal]:
         """Terms that this engine does not cover; it refuses rather than do something like them."""

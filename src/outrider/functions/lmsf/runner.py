@@ -352,7 +352,7 @@ class Runner:
             except (Refused, HostFailed) as error:
                 refusal = error.refusal if isinstance(error, Refused) else host_failed(self.record.service, error)
                 if command not in WAY_BACK and not _passing(error):
-                    return self._give_up(refusal)
+                    return self._give_up(*(error.refusals if isinstance(error, Refused) else (refusal,)))
                 self.trouble = str(refusal)
             except Exception as error:
                 log.exception("migration.fault", migration=self.id, command=command.name)
@@ -363,8 +363,8 @@ class Runner:
             await self.tools.clock.sleep(pause_s)
             pause_s = min(2 * pause_s, _RETRY_MAX_S)
 
-    def _give_up(self, refusal: Refusal) -> bool:
-        self.post(machine.Failed(self.ending(refusal.code, refusal.sentence)), refusals=[refusal])
+    def _give_up(self, refusal: Refusal, *others: Refusal) -> bool:
+        self.post(machine.Failed(self.ending(refusal.code, refusal.sentence)), refusals=[refusal, *others])
         return False
 
     # ---------------------------------------------------------------------------------------- the watcher
@@ -409,8 +409,11 @@ class Runner:
         """Without every permission nothing starts, and nothing goes on serving at the target."""
         if self.row.phase.rank < Phase.PREPARING.rank or self.over:
             return
-        verdict = self.tools.permissions.judge(self.contract, self.record.manifest, instances=1)
-        if not isinstance(verdict, list):
+        permitted = self.tools.permissions.judge(self.contract, self.record.manifest, instances=1)
+        # A permission is over the software as it was trusted then; revoked software has none, whoever signed.
+        verdict = self.tools.catalogue.revoked(self.contract.package_digest)
+        verdict += permitted if isinstance(permitted, list) else []
+        if not verdict:
             return
         first = verdict[0]
         ended = machine.TermsEnded(self.ending(first.code, first.sentence, by=first.facts.get("network")))

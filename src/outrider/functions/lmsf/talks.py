@@ -1,5 +1,7 @@
 """What LMSFs say to each other before anything is prepared: the offer, its answers, and all permissions."""
 
+import asyncio
+
 import msgspec
 
 from outrider.core.refusal import Refusal, Refused
@@ -9,21 +11,7 @@ from outrider.functions.lmsf.runner import Runner
 from outrider.protocol import migration as machine
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Response
-from outrider.sbi.problem import refusal_from
-
-
-class _Refusals(msgspec.Struct):
-    refusals: list[Refusal] = []
-
-
-def refusals_from(response: Response, otherwise: str) -> list[Refusal]:
-    """Every reason that a partner's refusal gives, the one that it is about first."""
-    first = refusal_from(response, otherwise)
-    try:
-        more = msgspec.json.decode(response.body, type=_Refusals).refusals
-    except msgspec.DecodeError:
-        more = []
-    return more or [first]
+from outrider.sbi.problem import refusals_from
 
 
 def _busy(response: Response, partner: str) -> None:
@@ -87,7 +75,8 @@ async def judge_offer(r: Runner) -> None:
     if partner is None:
         raise Refused(Refusal("PARTNER_UNKNOWN", f"{r.partner} is no partner of this network any more."))
     now_ms = tools.clock.now_ms()
-    reasons = tools.negotiation.judge(r.contract, record.manifest, partner, record.package_bytes, now_ms)
+    judge = tools.negotiation.judge
+    reasons = await asyncio.to_thread(judge, r.contract, record.manifest, partner, record.package_bytes, now_ms)
     if reasons:
         _refuse(r, machine.OfferJudged, reasons, tools.network)
         return
