@@ -188,8 +188,11 @@ class Catalogue:
         verified = await asyncio.to_thread(self._checked, part, expected)
         if isinstance(verified, Refusal):
             raise Refused(verified)
-        known = self.get(verified.digest)
+        known, facts = self.get(verified.digest), facts_of(verified)
         if known is not None and (origin or not known.origin):
+            if self._facts.get(known.digest) != facts:  # the same package, signed by another key
+                known = msgspec.structs.replace(known, vendor_key_id=verified.vendor_key_id)
+                await self._keep(known, facts)
             return known
         package = Package(
             digest=verified.digest,
@@ -200,12 +203,14 @@ class Catalogue:
             origin=origin,
             onboarded_ms=self._clock.now_ms(),
         )
-        facts = facts_of(verified)
+        await self._keep(package, facts)
+        return package
+
+    async def _keep(self, package: Package, facts: SoftwareFacts) -> None:
         await self._journal.put("software", package.digest, msgspec.json.encode(facts))
         await self._journal.put("package", package.digest, msgspec.json.encode(package))
         self._facts[package.digest] = facts
         self._packages[package.digest] = package
-        return package
 
     def _checked(self, part: Path, expected: str | None) -> Verified | Refusal:
         """Verify, and put the archive in its place; a refused one is deleted, since it is not what it should be."""
