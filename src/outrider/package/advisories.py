@@ -12,9 +12,10 @@ A source that cannot be read is a refusal (`ADVISORIES_UNREADABLE`), never an em
 software look harmless. Only a folder that was never made holds nothing.
 """
 
+import functools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -61,10 +62,14 @@ class _Osv(msgspec.Struct):
     database_specific: dict[str, Any] = {}
 
 
+class _OsvAbout(msgspec.Struct):
+    package: _OsvPackage | None = None
+
+
 class _OsvNames(msgspec.Struct):
     """The part of an advisory that says what it is about: most are about something else."""
 
-    affected: list[_OsvAffected] = []
+    affected: list[_OsvAbout] = []
 
 
 class _Kev(msgspec.Struct):
@@ -116,7 +121,14 @@ class Sources:
             self._index = _index(self._folder / "osv")
             self._seen = stamp
         places = dict.fromkeys(at for key in wanted for at in self._index.get(key, ()))
-        found = (_decode(at.file, _content(at), read_osv, at.member) for at in places)
+        by_file: dict[Path, list[str]] = {}
+        for at in places:
+            by_file.setdefault(at.file, []).append(at.member)
+        found = (
+            _decode(file, data, read_osv, member)
+            for file, members in by_file.items()
+            for member, data in _contents(file, members)
+        )
         return [advisory for advisory in found if advisory is not None]
 
     def vex(self) -> list[VexStatement]:
@@ -175,14 +187,17 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> byt
     return archive.read(entry)
 
 
-def _content(at: _At) -> bytes:
-    if not at.member:
-        return _read(at.file)
+def _contents(file: Path, members: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Some advisories of an export, or the one that a file is."""
+    if file.suffix != ".zip":
+        yield "", _read(file)
+        return
     try:
-        with zipfile.ZipFile(at.file) as archive:
-            return _member(archive, archive.getinfo(at.member), at.file)
+        with zipfile.ZipFile(file) as archive:
+            for member in members:
+                yield member, _member(archive, archive.getinfo(member), file)
     except (zipfile.BadZipFile, zlib.error, OSError, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise _unreadable(at.file, str(error)) from None
+        raise _unreadable(file, str(error)) from None
 
 
 def _index(folder: Path) -> dict[Key, list[_At]]:
@@ -255,12 +270,17 @@ def read_osv(data: bytes) -> Advisory | None:
 
 def _score(stated: _OsvScore) -> float | None:
     """The base score of a CVSS vector; None if it is none, and then the advisory counts as if it had no severity."""
+    return _base_score(stated.type, stated.score)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _base_score(kind: str, vector: str) -> float | None:
     from cvss import CVSS2, CVSS3, CVSS4
     from cvss.exceptions import CVSSError
 
-    kind = {"CVSS_V2": CVSS2, "CVSS_V3": CVSS3, "CVSS_V4": CVSS4}.get(stated.type)
+    reader = {"CVSS_V2": CVSS2, "CVSS_V3": CVSS3, "CVSS_V4": CVSS4}.get(kind)
     try:
-        return None if kind is None else float(kind(stated.score).base_score)
+        return None if reader is None else float(reader(vector).base_score)
     except (CVSSError, ValueError, ArithmeticError, LookupError):
         return None
 

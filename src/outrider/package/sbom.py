@@ -8,7 +8,7 @@ bytes depend on the package alone; the CycloneDX library then validates it stric
 import datetime as dt
 import functools
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -24,7 +24,7 @@ from outrider.package.repack import SDK_NAME
 from outrider.package.wheels import Wheel
 
 if TYPE_CHECKING:
-    from cyclonedx.validation.json import JsonStrictValidator
+    from jsonschema import ValidationError
 
 NAMESPACE = uuid.UUID("5b6d1e1c-8f2b-5c55-9f0e-0f6a5d1b7c11")
 ROOT, CODE = "package", "code"
@@ -205,12 +205,12 @@ class _Document(msgspec.Struct, frozen=True):
 def check(data: bytes, content: Content) -> Refusal | None:
     """None if the SBOM is valid CycloneDX 1.6 and says exactly what is in the package."""
     try:
-        decode_canonical(data, dict)
-        problem = _validator().validate_str(data.decode())
+        document = decode_canonical(data, dict)
+        problem = next(_validator().iter_errors(document), None)
     except (ValueError, RecursionError) as error:
         return _invalid(f"it cannot be read ({error})")
     if problem is not None:
-        return _invalid(str(getattr(problem.data, "message", problem.data))[:300])
+        return _invalid(str(problem.message)[:300])
     try:
         stated = msgspec.json.decode(data, type=_Document)
     except msgspec.DecodeError as error:
@@ -228,11 +228,27 @@ def check(data: bytes, content: Content) -> Refusal | None:
 
 
 @functools.cache
-def _validator() -> "JsonStrictValidator":
+def _validator() -> Any:
+    """The strict validator of the CycloneDX library, with a test for doubled items that takes no square of time.
+
+    The schema demands unique items of almost every list. jsonschema compares them pair by pair, which for a thousand
+    components is most of twenty seconds; equal items have equal canonical bytes.
+    """
     from cyclonedx.schema import SchemaVersion  # here: most of what imports this module never validates
     from cyclonedx.validation.json import JsonStrictValidator
+    from jsonschema import Draft7Validator
+    from jsonschema.validators import extend
 
-    return JsonStrictValidator(SchemaVersion.V1_6)
+    inner: Any = JsonStrictValidator(SchemaVersion.V1_6)._validator
+    fast = extend(Draft7Validator, {"uniqueItems": _unique_items})
+    return fast(inner.schema, registry=inner._registry, format_checker=inner.format_checker)
+
+
+def _unique_items(_: object, wanted: bool, items: object, __: object) -> Iterator["ValidationError"]:
+    from jsonschema import ValidationError
+
+    if wanted and isinstance(items, list) and len({canonical(item) for item in items}) < len(items):
+        yield ValidationError("a list has an item twice")
 
 
 def _by_ref(document: _Document) -> dict[str, object]:

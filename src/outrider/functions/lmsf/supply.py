@@ -38,12 +38,18 @@ class OperatorSupply:
         self._revocations = revocations
         self._vendors = vendors
         self._lock = threading.Lock()
+        self._found: dict[str, tuple[object, list[Finding]]] = {}
         self._complained = ""
 
     def findings(self, facts: SoftwareFacts) -> list[Finding]:
         """Known vulnerabilities in a package; raises `Refused` if a source cannot be read. Blocks: call in a thread."""
         with self._lock:
-            return self._sources.find(facts.components, f"pkg:generic/{facts.service}@{facts.version}")
+            stamp = self._sources.stamp, facts
+            known = self._found.get(facts.package_digest)
+            if known is None or known[0] != stamp:
+                found = self._sources.find(facts.components, f"pkg:generic/{facts.service}@{facts.version}")
+                known = self._found[facts.package_digest] = stamp, found
+            return known[1]
 
     def judge(self, facts: SoftwareFacts, *, handed_to: str | None = None) -> list[Refusal]:
         """Every reason against taking a package in, or handing it to a network. Blocks: call in a thread."""
