@@ -270,7 +270,7 @@ def vulnerabilities(
                 lines.append(
                     f"    {f.vex_origin} says {f.vex} ({f.justification or 'no justification'}), which {counts} here"
                 )
-        lines.append(f"{len(findings)} known vulnerabilities; {len(against)} reasons against the package here")
+        lines.append(f"known vulnerabilities: {len(findings)}; reasons against the package here: {len(against)}")
         lines += [f"  {reason.code}: {reason.sentence}" for reason in against]
         emit({"findings": findings, "refusals": against}, "\n".join(lines), as_json)
         if against:
@@ -323,5 +323,5 @@ def revoke(
         certificates = signing.load_chain(chain) if chain is not None else ()
         envelope = revocations.sign(found, signing.load_private(key), certificates)
         write_atomic(file, envelope)
-        text = f"{file}: list {found.sequence} of {issuer}, {len(found.entries)} entries"
+        text = f"{file}: list {found.sequence} of {issuer}, entries: {len(found.entries)}"
         emit({"file": str(file), "list": found}, text, as_json)

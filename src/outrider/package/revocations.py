@@ -138,7 +138,7 @@ def _old(issuer: str, sequence: int, seen: int) -> Refusal:
         "REVOCATIONS_OLD",
         what if sequence else gone,
         {"issuer": issuer, "sequence": str(sequence), "seen": str(seen)},
-        f"Get the newest list from {issuer} and add it: `outrider catalogue revocations FILE --dir DIR`.",
+        f"Get the newest list from {issuer} and add it: `outrider catalogue revocations --add FILE --dir DIR`.",
         status=409,
     )
 
