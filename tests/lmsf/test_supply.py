@@ -203,6 +203,19 @@ async def test_a_revoked_signer_ends_the_stay_and_everything_comes_home(pair: An
     pair.whole_at_home()
 
 
+async def test_without_the_look_at_revocations_the_stay_would_go_on(pair: Any, demands: Any, monkeypatch: Any) -> None:
+    """The twin of the test above: it is that look, and nothing else, that ends the stay."""
+    _, of_b = await demands()
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+    monkeypatch.setattr(pair.b.lmsf.catalogue, "revoked", lambda digest: [])
+    of_b.revoke("key", of_b.key_id)
+    runner = pair.b.lmsf.get(name)
+    await runner.look()
+    assert runner.row.phase.value == "SETTLED"
+    assert pair.world.keeper(B).permitted
+
+
 async def test_a_service_of_the_own_operator_says_that_its_signer_is_revoked(networks: Any, demands: Any) -> None:
     of_a, _ = await demands()
     await networks.a.deploy()
