@@ -1,5 +1,7 @@
 """SPDX 2.3 in the place of CycloneDX: valid by the SPDX project's library, and compared with the bytes as strictly."""
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -49,6 +51,21 @@ def test_the_spdx_projects_own_validator_finds_nothing_wrong(spdx_sample):
     document = JsonLikeDictParser().parse(json.loads(spdx_sample.members()[layout.SPDX]))
     assert [m.validation_message for m in validate_full_spdx_document(document)] == []
     assert {p.name for p in document.packages} >= {"roll-call", "roll-call-code", "starlette", "msgspec"}
+
+
+def test_licences_that_are_names_and_suppliers_that_nobody_knows_are_valid_spdx_too(spdx_sample):
+    from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
+    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+    with Archive(spdx_sample.path) as opened:
+        content = content_of(opened)
+    names = itertools.cycle(["BSD License", "The Licence, version 2", None, "MIT OR Apache-2.0", "NOASSERTION"])
+    wheels = [p._replace(wheel=dataclasses.replace(p.wheel, licence=next(names), author=None)) for p in content.wheels]
+    content = content._replace(wheels=wheels)
+    data = spdx.build(content, 1_800_000_000)
+    assert spdx.check(data, content) is None
+    document = JsonLikeDictParser().parse(json.loads(data))
+    assert [m.validation_message for m in validate_full_spdx_document(document)] == []
 
 
 def test_two_sboms_or_none_are_malformed(sample, spdx_sample, resign):

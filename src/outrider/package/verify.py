@@ -89,8 +89,8 @@ def verify(
     """Check a package as described above; `machine` is where it is to run, this one by default.
 
     Without `to_run` it need not run on any machine here: an operator also signs for software that others host. `at` is
-    when keys and certificates must be valid, now by default: nobody proves when a signature was made, so it is when a
-    package is first taken. Blocking and CPU-bound for some hundredths of a second: call it in a thread. `OSError` if
+    when keys and certificates must be valid, now by default: nobody proves when a signature was made, so it is when it
+    is looked at. Blocking and CPU-bound for some hundredths of a second: call it in a thread. `OSError` if
     the file cannot be read.
     """
     try:
