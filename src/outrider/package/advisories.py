@@ -99,8 +99,8 @@ class Sources:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seen: object = None
-        self._index: dict[Key, list[_At]] = {}
+        self._read: dict[object, dict[Key, list[_At]]] = {}
+        """Index of each file, by its name, time and size: a file that has not changed is not read again."""
 
     @property
     def stamp(self) -> object:
@@ -116,11 +116,10 @@ class Sources:
 
     def about(self, wanted: Iterable[Key]) -> list[Advisory]:
         """The advisories about some distributions."""
-        stamp = _stamp(_files(self._folder / "osv", ".json", ".zip"))
-        if stamp != self._seen:
-            self._index = _index(self._folder / "osv")
-            self._seen = stamp
-        places = dict.fromkeys(at for key in wanted for at in self._index.get(key, ()))
+        files = _files(self._folder / "osv", ".json", ".zip")
+        self._read = {stamp: self._read.get(stamp) or _index(file) for file in files for stamp in (_stamp([file]),)}
+        keys = tuple(wanted)
+        places = dict.fromkeys(at for index in self._read.values() for key in keys for at in index.get(key, ()))
         by_file: dict[Path, list[str]] = {}
         for at in places:
             by_file.setdefault(at.file, []).append(at.member)
@@ -200,19 +199,19 @@ def _contents(file: Path, members: Sequence[str]) -> Iterator[tuple[str, bytes]]
         raise _unreadable(file, str(error)) from None
 
 
-def _index(folder: Path) -> dict[Key, list[_At]]:
+def _index(path: Path) -> dict[Key, list[_At]]:
+    """Which advisories of a file are about which distribution."""
     index: dict[Key, list[_At]] = {}
-    for path in _files(folder, ".json", ".zip"):
-        parts = _members(path) if path.suffix == ".zip" else [("", _read(path))]
-        for member, data in parts:
-            read = _decode(path, data, lambda d: msgspec.json.decode(d, type=_OsvNames), member)
-            for affected in read.affected:
-                if affected.package is not None and affected.package.name:
-                    ecosystem = affected.package.ecosystem.partition(":")[0]
-                    key = ecosystem, vulnerable.named(ecosystem, affected.package.name)
-                    places = index.setdefault(key, [])
-                    if _At(path, member) not in places[-1:]:
-                        places.append(_At(path, member))
+    parts = _members(path) if path.suffix == ".zip" else [("", _read(path))]
+    for member, data in parts:
+        read = _decode(path, data, lambda d: msgspec.json.decode(d, type=_OsvNames), member)
+        for affected in read.affected:
+            if affected.package is not None and affected.package.name:
+                ecosystem = affected.package.ecosystem.partition(":")[0]
+                key = ecosystem, vulnerable.named(ecosystem, affected.package.name)
+                places = index.setdefault(key, [])
+                if _At(path, member) not in places[-1:]:
+                    places.append(_At(path, member))
     return index
 
 
