@@ -1,6 +1,7 @@
 # Every target sets itself up: a virtual environment in .venv with the pinned, hashed versions.
 VENV   ?= .venv
 PYTHON ?= python3
+JOBS   ?= 2
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
@@ -11,8 +12,9 @@ comma := ,
 demo: $(READY)
 	$(BIN)/outrider demo $(DEMO_ARGS)
 
+# In JOBS processes; those that start whole networks stay behind each other (tests/conftest.py).
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 # Every fault, one at a time, against two real networks: about a quarter of an hour.
 faults: $(READY)
@@ -23,7 +25,7 @@ soak: $(READY)
 	$(BIN)/python -m outrider.demo.soak $(SOAK_ARGS)
 
 unit: $(READY)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not slow"
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests examples

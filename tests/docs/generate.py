@@ -5,6 +5,7 @@ Each page keeps what was written by hand around its generated part; `test_docs.p
 
 import ast
 import functools
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Cause(NamedTuple):
 CARRIERS = {
     "Refusal", "problem", "no", "_no", "same", "BadProfile", "BadQuery", "WorkerFault", "Ending", "ending", "busy",
     "turn_away", "SendNotOwner", "SendRefused", "NotOwner", "_decode", "_incorrect", "refuse", "Grant", "_refused",
-    "alarm",
+    "alarm", "Reason", "Unmet",
 }  # fmt: skip
 """What takes a cause as an argument. A new helper that makes refusals is added here."""
 
@@ -178,6 +179,28 @@ MEANINGS = {
     "PERMISSION_VEX_MISMATCH": ("403", "A network permits other VEX statements."),
     "PHASE_OVERDUE": ("", "A phase of the migration took longer than it may; what was done is undone."),
     "TIMED_OUT_REQUEST": ("504", "No answer came in time. Whether it took effect is unknown; retry with the same key."),
+    "APPROVAL_DECIDED": ("409", "A human has decided about it before, or the time is over."),
+    "APPROVAL_PENDING": ("503", "A human has to approve it; it is tried again until then."),
+    "POLICY_APPROVAL_NEEDED": ("403", "The policy of a network wants a human's approval first."),
+    "POLICY_AREA": ("403", "The area of the terms goes beyond what the policy of a network allows."),
+    "POLICY_COMPONENT": ("403", "The package has a component that the policy bars, or too many."),
+    "POLICY_DATA": ("403", "Data of that category may not come in, or may not leave."),
+    "POLICY_ERROR": ("403", "The policy of a network could not be judged, so it is refused."),
+    "POLICY_EVIDENCE": ("403", "The contract asks for less evidence of an arrival than the policy wants."),
+    "POLICY_FORBIDDEN": ("403", "A statement in Cedar forbids it."),
+    "POLICY_HOURS": ("403", "The policy of a network does not allow it at this hour or on this day."),
+    "POLICY_JURISDICTION": ("403", "A party is in a jurisdiction that the policy does not allow."),
+    "POLICY_LICENCE": ("403", "A component is under a licence that the policy does not allow."),
+    "POLICY_MEMORY": ("403", "A worker may use more memory than the policy allows."),
+    "POLICY_MODE": ("403", "The contract's mode is none that the policy allows."),
+    "POLICY_NO_PERMIT": ("403", "Nothing in the policy of a network permits it."),
+    "POLICY_PARTNER": ("403", "A party is none that the policy allows, or is barred."),
+    "POLICY_PURPOSE": ("403", "The purpose is none that the policy allows."),
+    "POLICY_SERVICE": ("403", "The service is none that the policy allows, or is barred."),
+    "POLICY_STAY": ("403", "The stay is longer than the policy allows."),
+    "POLICY_UE_GROUP": ("403", "The UE group is none that the policy allows."),
+    "POLICY_UES": ("403", "The terms cover more UEs than the policy allows."),
+    "POLICY_VENDOR": ("403", "The package's vendor is none that the policy allows."),
     "VIEW_MISMATCH": ("403", "The partner's account of the migration does not fit the own one."),
     "WHEEL_INVALID": ("400", "A wheel cannot be taken into, or out of, a package; the sentence says why."),
 }
@@ -283,10 +306,53 @@ def _option_row(option: Any) -> str:
     return f"| {names} | {needed} | {(option.help or '').replace('|', chr(92) + '|')} |"
 
 
+# ---------------------------------------------------------------------------------------------------- policy
+
+
+_POLICY = SOURCE / "decide" / "policy"
+
+
+def policy_pages() -> str:
+    """Actions, the keys of the typed rules, the facts of a request, the Cedar schema."""
+    schema = (_POLICY / "outrider.cedarschema").read_text(encoding="utf-8").rstrip()
+    parts = [
+        "## Actions",
+        _table(("action", "who judges it, and when"), _members("request.py", "Action", value=True)),
+        "## `rules.toml`",
+        _table(("key", "meaning"), _members("builtin.py", "Rules")),
+        "### One rule",
+        _table(("key", "meaning"), _members("builtin.py", "Rule")),
+        "### `when`",
+        _table(("key", "meaning"), _members("builtin.py", "When")),
+        "### Terms",
+        _table(("key", "met where"), _members("builtin.py", "Terms")),
+        "## The Cedar schema",
+        f"```cedarschema\n{schema}\n```",
+    ]
+    return "\n\n".join(parts)
+
+
+def _members(file: str, name: str, *, value: bool = False) -> list[tuple[str, str]]:
+    """The members of a class, each with the text below it; by its value, where that is what people write."""
+    tree = ast.parse((_POLICY / file).read_text(encoding="utf-8"))
+    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    found = []
+    for node, text in itertools.pairwise(body):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(text, ast.Expr):
+            target = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+            written = node.value.value if value and isinstance(node.value, ast.Constant) else target
+            found.append((f"`{written}`", _words(text.value)))
+    return found
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    return "\n".join(["| " + " | ".join(head) + " |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
+
+
 # ----------------------------------------------------------------------------------------------------- pages
 
 
-PAGES = {"causes.md": causes_table, "limits.md": limits_table, "cli.md": cli_pages}
+PAGES = {"causes.md": causes_table, "limits.md": limits_table, "cli.md": cli_pages, "policy.md": policy_pages}
 
 
 def with_generated(text: str, generated: str) -> str:

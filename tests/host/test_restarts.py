@@ -7,6 +7,7 @@ from outrider.core.ids import partition_key
 from outrider.host.workers import WorkerFault
 from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Ownership, Row
+from outrider.store.sqlite import SqliteStore
 
 A, B = "999-70", "999-71"
 
@@ -213,3 +214,24 @@ async def test_requests_that_went_behind_a_grant_of_their_partition_run_at_the_g
     await net.until(lambda: len(host.forwards) == 2, "both forwards")
     host.actor(star).event(ownership.Refused(B, 2, "NO_ROOM"))
     assert [(await reply).body for reply in behind] == [b"2", b"3"]
+
+
+async def test_a_host_starts_without_reading_rows_of_keys_that_are_elsewhere_and_sends_what_is_in_doubt_again(
+    net, monkeypatch
+):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B)
+    net.cut.add((A, B))
+    net.hosts[A].actor(key).event(ownership.Want(B, "m"))
+    await net.until(lambda: state(net, A, key) is Ownership.GRANTED, "the grant")
+    whole, own_rows = [], SqliteStore.own_rows
+
+    def seen(store, start, stop):
+        whole.extend([(start, stop)] if (start, stop) == (b"", b"\xff") else [])
+        return own_rows(store, start, stop)
+
+    monkeypatch.setattr(SqliteStore, "own_rows", seen)
+    await net.restart(A)
+    assert not whole
+    net.cut.clear()
+    await net.until(lambda: state(net, B, key) is Ownership.OWNED, "the grant, sent again")

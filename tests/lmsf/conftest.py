@@ -26,6 +26,7 @@ from outrider.core.ids import NetworkId
 from outrider.core.manifest import KeyRule, Manifest, NfServiceSpec, StateSchema
 from outrider.core.permission import DataPolicy, Permission, Revocation
 from outrider.core.refusal import Refusal
+from outrider.core.supply import Component
 from outrider.functions.lmsf import runner
 from outrider.functions.lmsf.engine import Lmsf, LmsfConfig
 from outrider.functions.lmsf.faces import Faces
@@ -83,10 +84,30 @@ def manifest(**changes: Any) -> Manifest:
     return msgspec.structs.replace(made, **changes)
 
 
+class FakePolicy:
+    """An operator's policy files, in memory."""
+
+    path = "memory"
+
+    def __init__(self, **files: str) -> None:
+        self.gone: OSError | None = None
+        self.files = files
+        """Text by name, with `_` for the dot."""
+
+    def stamp(self) -> object:
+        return dict(self.files)
+
+    def read(self) -> dict[str, bytes]:
+        if self.gone is not None:
+            raise self.gone
+        return {name.replace("_", "."): text.encode() for name, text in self.files.items()}
+
+
 class FakeSoftware:
     """A package is its manifest as JSON; `refuse` is what verifying says."""
 
     def __init__(self) -> None:
+        self.components = (Component(ref="code", name=SERVICE, version="1.0.0", licence="Apache-2.0"),)
         self.refuse: Refusal | None = None
         self.other: dict[str, Any] = {}
 
@@ -99,6 +120,7 @@ class FakeSoftware:
             digest=hashlib.sha256(data).hexdigest(),
             sbom_digest=hashlib.sha256(b"sbom" + data).hexdigest(),
             size_bytes=len(data),
+            components=self.components,
         )
         return Verified(**({f: getattr(made, f) for f in made.__slots__} | self.other))
 
@@ -447,7 +469,7 @@ class Network:
         """Nothing that this network sends arrives at a partner."""
         self.sent: list[str] = []
         self.intercept: Callable[[str, str], Response | None] = lambda method, path: None
-        self.policy: Any = None
+        self.policy: FakePolicy | None = None
         self.supply: Any = None
         self.lmsf = self._new()
 
@@ -574,6 +596,18 @@ class Network:
             span = [("content-range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")]
             await self.ask("PUT", f"/nlmsf-catalogue/v1/uploads/{digest}", body=part, headers=span, status=200)
         return await self.ask("POST", "/nlmsf-catalogue/v1/packages", {"sha256": digest}, status=status)
+
+    async def under(self, rules: str = "", cedar: str = "") -> None:
+        """This operator writes a policy; it counts when this returns."""
+        files = {name: text for name, text in (("rules_toml", rules), ("own_cedar", cedar)) if text}
+        if self.policy is None:
+            self.policy = FakePolicy(**files)
+            await self.restart()
+            if self.lmsf.deployments.get(SERVICE) is not None:
+                await self.lmsf.deployments.settled(SERVICE)
+        else:
+            self.policy.files = files
+            await self.ask("POST", "/nlmsf-policy/v1/apply", status=200)
 
     async def deploy(self) -> Any:
         package = await self.onboard(archive())

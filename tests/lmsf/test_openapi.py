@@ -13,7 +13,20 @@ from outrider.core import loss
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
 from outrider.core.supply import Finding
-from outrider.functions.lmsf import image, images, impact, openapi, operator, partner, record, shown
+from outrider.decide.policy import decision, request
+from outrider.decide.policy.invalid import Problem
+from outrider.functions.lmsf import (
+    approvals,
+    image,
+    images,
+    impact,
+    openapi,
+    operator,
+    partner,
+    policies,
+    record,
+    shown,
+)  # fmt: skip
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.permissions import PermissionView
 from outrider.protocol import messages
@@ -43,6 +56,12 @@ STRUCTS: dict[str, dict[str, Any]] = {
         "Wanted": Wanted, "MigrationInfo": shown.MigrationInfo, "PartnerInfo": shown.PartnerInfo,
         "Progress": record.Progress, "Ending": Ending, "Refusal": Refusal, "Loss": loss.Loss,
         "LostKey": loss.LostKey,
+    },
+    "nlmsf-policy": {
+        "PolicyInfo": policies.PolicyInfo, "PolicyProblem": Problem, "Applied": policies.Applied,
+        "Decided": policies.Decided, "PolicyRequest": request.Request, "Sbom": request.Sbom,
+        "Approval": approvals.Approval, "Part": request.Part, "Decision": decision.Decision,
+        "Reason": decision.Reason, "Refusal": Refusal,
     },
 }  # fmt: skip
 
@@ -116,6 +135,13 @@ def test_phases_and_facts_are_those_of_the_machine(api: str) -> None:
     assert schemas["Phase"]["enum"] == [p.value for p in Phase]
     if "Fact" in schemas:
         assert schemas["Fact"]["enum"] == [f.value for f in Fact]
+
+
+def test_words_of_the_policy_are_those_of_the_code() -> None:
+    schemas = _spec("nlmsf-policy")["components"]["schemas"]
+    assert schemas["Action"]["enum"] == [a.value for a in request.Action]
+    assert schemas["Decision"]["properties"]["verdict"]["enum"] == [v.value for v in decision.Verdict]
+    assert set(schemas["Reason"]["properties"]["effect"]["enum"]) == {e.value for e in decision.Effect}
 
 
 def test_relocation_names_the_messages_and_arrays_of_the_protocol() -> None:

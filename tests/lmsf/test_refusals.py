@@ -68,18 +68,6 @@ async def test_a_target_without_room(pair: Any, monkeypatch: Any) -> None:
     await _refused(pair, "NO_ROOM")
 
 
-async def test_the_targets_own_policy(networks: Any) -> None:
-    class Policy:
-        def judge_offer(self, contract: Any, manifest: Any, partner: Any) -> list[Refusal]:
-            return [Refusal("POLICY_PURPOSE", "Not for this.", {}, "Ask."), Refusal("POLICY_NIGHT", "Not at night.")]
-
-    networks.b.policy = Policy()
-    await networks.b.restart()
-    await networks.a.deploy()
-    shown = await _refused(networks, "POLICY_PURPOSE")
-    assert [r["code"] for r in shown["refusals"]] == ["POLICY_PURPOSE", "POLICY_NIGHT"], "all reasons are returned"
-
-
 async def test_a_contract_that_the_partner_changed(pair: Any) -> None:
     from outrider.core.contract import CONTRACT_TYPE
     from outrider.functions.lmsf import negotiation
@@ -347,3 +335,24 @@ async def test_a_service_that_grows_beyond_the_contract_comes_home(pair: Any) ->
 def _grow(pair: Any) -> None:
     """One more UE is created at home."""
     pair.world.keeper(A).rows["ue:new"] = ("owned", "")
+
+
+async def test_offers_that_were_taken_before_there_was_a_host_do_not_pass_the_limit(
+    pair: Any, monkeypatch: Any
+) -> None:
+    from outrider.core import limits
+
+    deployments = pair.b.lmsf.deployments
+    judge = type(pair.b.lmsf.negotiation)._not_to_host
+
+    def filled_since(self: Any, *args: Any) -> list[Refusal]:
+        reasons = judge(self, *args)
+        monkeypatch.setattr(limits, "HOSTED_SERVICES", 0)
+        return reasons
+
+    monkeypatch.setattr(type(pair.b.lmsf.negotiation), "_not_to_host", filled_since)
+    name = (await pair.migrate())["migrationId"]
+    shown = await pair.reach(name, "ABORTED", at=pair.a)
+    assert shown["ending"]["cause"] == "NO_ROOM"
+    assert "PREPARING" in shown["phases"]
+    assert deployments.hosted() == 0

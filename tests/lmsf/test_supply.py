@@ -203,6 +203,82 @@ async def test_a_revoked_signer_ends_the_stay_and_everything_comes_home(pair: An
     pair.whole_at_home()
 
 
+GPL = {"barred_licences": ("GPL-3.0-only",)}
+POLICY = '[[permit]]\nid = "all"\n[[require]]\nid = "licences"\nlicences = ["Apache-2.0"]\n'
+FEW = '[[require]]\nid = "few"\nmax_ues = 1\n'
+HUMAN = '[[approval]]\nid = "ask"\n'
+
+
+async def _reasons(pair: Any) -> tuple[Any, list[str]]:
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    runner = pair.a.lmsf.get(name)
+    assert await runner.until(lambda row: runner.over, 20_000), await pair.a.show(name)
+    shown = await pair.a.show(name)
+    pair.whole_at_home()
+    return shown, [r["code"] for r in shown["refusals"]]
+
+
+async def test_an_offer_is_judged_by_supply_rules_and_then_by_the_policy(pair: Any, demands: Any) -> None:
+    await demands(b={"barred_components": (f"pkg:generic/{SERVICE}",)})
+    await pair.b.under(POLICY + FEW)
+    shown, codes = await _reasons(pair)
+    assert codes == ["COMPONENT_BARRED", "POLICY_UES"]
+    assert "PREPARING" not in shown["phases"]
+
+
+async def test_a_package_that_has_come_is_judged_by_supply_rules_and_then_by_the_policy(
+    pair: Any, demands: Any
+) -> None:
+    await demands(b=GPL)
+    await pair.b.under(POLICY)
+    shown, codes = await _reasons(pair)
+    assert codes == ["LICENCE_BARRED", "POLICY_LICENCE"]
+    assert "PREPARING" in shown["phases"]
+    await pair.clear_at_target()
+    assert pair.b.hosts.digest_keys == [], "no host was ever started"
+    assert (await pair.b.ask("GET", f"{ROOT}/packages"))["packages"] == []
+
+
+async def test_a_package_that_is_here_is_judged_whole_at_the_offer(
+    pair: Any, demands: Any, package_bytes: bytes
+) -> None:
+    await demands()
+    await pair.b.onboard(package_bytes)
+    pair.b.supply.rules = SupplyRules(**GPL)
+    shown, codes = await _reasons(pair)
+    assert codes == ["LICENCE_BARRED"]
+    assert "PREPARING" not in shown["phases"]
+
+
+async def test_no_human_is_asked_about_software_that_is_barred(pair: Any, demands: Any) -> None:
+    await demands(b={"barred_components": (f"pkg:generic/{SERVICE}",)})
+    await pair.b.under('[[permit]]\nid = "all"\n' + HUMAN)
+    _, codes = await _reasons(pair)
+    assert codes == ["COMPONENT_BARRED", "POLICY_APPROVAL_NEEDED"]
+    assert (await pair.b.ask("GET", "/nlmsf-policy/v1/approvals"))["approvals"] == []
+
+
+async def test_handing_on_is_judged_by_supply_rules_and_then_by_the_policy(pair: Any, demands: Any) -> None:
+    of_a, _ = await demands()
+    await pair.a.under(POLICY + FEW)
+    of_a.supply.rules = SupplyRules(export_classes=("EAR99",), source_offer_licences=())
+    answer = await pair.migrate(move_all=True, status=403)
+    assert [r["code"] for r in answer["refusals"]] == ["EXPORT_CLASS_BARRED", "POLICY_UES"]
+
+
+async def test_without_the_question_to_the_supply_rules_barred_software_would_be_hosted(
+    pair: Any, demands: Any, monkeypatch: Any
+) -> None:
+    """The twin of the tests above: it is that question, and nothing else, that keeps it out."""
+
+    async def nothing(*args: Any) -> list[Any]:
+        return []
+
+    await demands(b=GPL)
+    monkeypatch.setattr(pair.b.lmsf.catalogue, "hosting", nothing)
+    await pair.reach((await pair.migrate(move_all=True))["migrationId"], "SETTLED")
+
+
 async def test_without_the_look_at_revocations_the_stay_would_go_on(pair: Any, demands: Any, monkeypatch: Any) -> None:
     """The twin of the test above: it is that look, and nothing else, that ends the stay."""
     _, of_b = await demands()

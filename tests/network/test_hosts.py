@@ -304,3 +304,67 @@ async def test_what_is_left_of_a_lost_store_is_set_aside(hosts: NodeHosts, tmp_p
     await hosts.start(spec(), Marks())
     await hosts.stop("demo")
     assert await hosts.set_aside("demo") == folder / "lost-2"
+
+
+async def test_hosts_start_a_few_at_a_time_and_all_of_them_do(
+    hosts: NodeHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, most = 0, 0
+    start_process = NodeHosts._start_process
+
+    async def counted(self: NodeHosts, *args: object) -> object:
+        nonlocal starting, most
+        starting += 1
+        most = max(most, starting)
+        try:
+            return await start_process(self, *args)  # type: ignore[arg-type]
+        finally:
+            starting -= 1
+
+    monkeypatch.setattr(NodeHosts, "_start_process", counted)
+    names = [f"demo-{number}" for number in range(module.STARTING + 3)]
+    await asyncio.gather(*(hosts.start(spec(service=name), Marks()) for name in names))
+    assert most == module.STARTING
+    assert all(hosts.get(name) for name in names)
+
+
+async def test_a_start_that_fails_gives_its_place_to_the_next(hosts: NodeHosts) -> None:
+    for number in range(module.STARTING + 1):
+        with pytest.raises(HostFailed):
+            await hosts.start(spec("broken", f"demo-{number}"), Marks())
+    assert await hosts.start(spec(), Marks())
+
+
+async def test_without_memory_no_new_host_starts_and_one_that_was_here_does(
+    hosts: NodeHosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "available_bytes", lambda: module.limits.HOST_MEMORY_BYTES - 1)
+    with pytest.raises(module.Refused) as refused:
+        await hosts.start(spec(), Marks())
+    assert refused.value.refusal.code == "NO_ROOM"
+    assert hosts.get("demo") is None
+    (tmp_path / "services" / "demo" / "data").mkdir()
+    hosts._store("demo").touch()
+    assert await hosts.start(spec(), Marks())
+
+
+def test_the_memory_that_is_available_is_known_here() -> None:
+    available = module.available_bytes()
+    assert available is not None
+    assert 0 < available < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+async def test_keepers_have_no_huge_pages_that_they_would_not_fill(tmp_path: Path) -> None:
+    code = "import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    told = tmp_path / "environment"
+    command = (sys.executable, "-c", f"import os; open({str(told)!r}, 'w').write(repr(dict(os.environ)))\n{code}")
+    hosts = NodeHosts(
+        tmp_path / "services", tmp_path / "log", module.replace(settings(), command=(*command, str(FAKE)))
+    )
+    await hosts.start(spec(), Marks())
+    try:
+        told_text = await asyncio.to_thread(told.read_text)
+        assert "'MIMALLOC_ALLOW_THP': '0'" in told_text
+        assert "'PATH'" in told_text
+    finally:
+        await hosts.close()

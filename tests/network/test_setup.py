@@ -52,7 +52,7 @@ def test_written_config_reads_back_as_it_was(tmp_path: Path) -> None:
         (GOOD + '[sbi]\nport = "x"\n', "sbi.port", "write port = 7770"),
         (GOOD + "[sbi]\nport = 70000\n", "sbi.port", "write port = 7770"),
         (GOOD + "[border]\nprot = 1\n", "border.prot", "known keys here: host, listen, port"),
-        (GOOD + "[bordr]\n", "bordr", "known keys here: basic, border, limits, network, sbi"),
+        (GOOD + "[bordr]\n", "bordr", "known keys here: basic, border, limits, network, policy, sbi"),
         (GOOD + "[border]\nport = 0\n", "border.port", "partners get pairs"),
         (GOOD + '[border]\nhost = "not a host"\n', "border.host", "neither an ip address nor a dns name"),
         (GOOD + '[border]\nlisten = "eth0"\n', "border.listen", "no ip address"),

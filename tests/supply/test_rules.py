@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from outrider.core.supply import Component, Finding, SoftwareFacts, SupplyRules
-from outrider.decide.supply import barred_by, fits, judge
+from outrider.decide.spdx import barred_by
+from outrider.decide.supply import fits, judge
 
 
 def component(**changes: object) -> Component:
@@ -54,6 +55,9 @@ def test_plain_software_is_taken_and_handed_on():
         ("Their Own Licence", []),
         (";", []),
         ("MIT", []),
+        ("LicenseRef-X AND AGPL-3.0-only", ["AGPL-3.0-only"]),
+        ("AGPL-3.0-only AND (", ["AGPL-3.0-only"]),
+        ("MIT OR (AGPL-3.0-only", ["AGPL-3.0-only"]),
         (None, []),
     ],
     ids=str,
@@ -71,6 +75,13 @@ def test_a_licence_that_is_not_declared():
     of = facts(component(licence=None))
     assert causes(SupplyRules(), of) == []
     assert causes(SupplyRules(undeclared_licences="refuse"), of) == ["LICENCE_UNDECLARED"]
+
+
+def test_a_text_that_is_no_expression_declares_nothing_and_is_barred_by_what_it_names():
+    of = facts(component(licence="AGPL-3.0-only AND ("))
+    rules = SupplyRules(undeclared_licences="refuse", barred_licences=("AGPL-3.0-only",))
+    assert causes(rules, of) == ["LICENCE_UNDECLARED", "LICENCE_BARRED"]
+    assert causes(SupplyRules(undeclared_licences="refuse"), facts(component(licence="LicenseRef-Own"))) == []
 
 
 @pytest.mark.parametrize(

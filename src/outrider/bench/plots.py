@@ -61,7 +61,8 @@ def _slug(title: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
 
 
-def _axes(title: str) -> tuple[Any, "Axes"]:
+def axes_of(title: str) -> tuple[Any, "Axes"]:
+    """An empty drawing: figure and axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
@@ -72,7 +73,8 @@ def _axes(title: str) -> tuple[Any, "Axes"]:
     return figure, axes
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: Path) -> Path:
+    """Write a drawing, with its legend below it."""
     figure.legend(fontsize=7, frameon=False, loc="outside lower center", ncols=3)
     figure.savefig(path, metadata={"Date": None})
     return path
@@ -86,7 +88,7 @@ def _latency(result: Result, size: Measured, path: Path) -> Path | None:
     run = size.runs[0]
     if not run.seen.writes_per_s:
         return None
-    figure, axes = _axes(f"latency, {title_of(result)}, {size.contexts:,} contexts")
+    figure, axes = axes_of(f"latency, {title_of(result)}, {size.contexts:,} contexts")
     _phases(run, axes)
     for who, seen, colour in [("ours", run.seen, OURS), *((p.name, p.seen, PEER) for p in size.peers[:1])]:
         series = seen.series
@@ -98,7 +100,7 @@ def _latency(result: Result, size: Measured, path: Path) -> Path | None:
     axes.set_yscale("log")
     axes.set_xlabel("s from the command", fontsize=8)
     axes.set_ylabel("ms", fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _shown(values: Iterable[float | None]) -> list[float]:
@@ -123,7 +125,7 @@ def _lag(result: Result, size: Measured, path: Path) -> Path | None:
     run = size.runs[0]
     if not run.lag:
         return None
-    figure, axes = _axes(f"progress and lag, {title_of(result)}, {size.contexts:,} contexts")
+    figure, axes = axes_of(f"progress and lag, {title_of(result)}, {size.contexts:,} contexts")
     at = [sample.at_s for sample in run.lag]
     axes.plot(at, [s.copied_ues for s in run.lag], color=OTHER, linewidth=1.0, label="copied")
     axes.plot(at, [s.moved_ues for s in run.lag], color=OURS, linewidth=1.2, label="moved")
@@ -132,7 +134,7 @@ def _lag(result: Result, size: Measured, path: Path) -> Path | None:
     behind = axes.twinx()
     behind.plot(at, [s.lag_entries for s in run.lag], color=PEER, linewidth=0.8, label="changes behind")
     behind.set_ylabel("changes behind", fontsize=8, color=PEER)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _total(result: Result, path: Path) -> Path | None:
@@ -140,7 +142,7 @@ def _total(result: Result, path: Path) -> Path | None:
     sizes = [size for size in result.sizes if size.runs]
     if len(sizes) < 2:
         return None
-    figure, axes = _axes(f"total by size, {title_of(result)}")
+    figure, axes = axes_of(f"total by size, {title_of(result)}")
     runs: list[tuple[str, list[tuple[int, list[Size] | list[Peer]]], str]] = [
         ("ours, from the command", [(s.contexts, s.runs) for s in sizes], OURS),
         *_named([(s.contexts, s.peers) for s in sizes], PEER),
@@ -166,7 +168,7 @@ def _total(result: Result, path: Path) -> Path | None:
     axes.minorticks_off()
     axes.set_xlabel("contexts", fontsize=8)
     axes.set_ylabel("s", fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _named(
@@ -178,7 +180,7 @@ def _named(
 
 def _holds(results: list[Result], path: Path) -> Path | None:
     """The share of UEs whose longest wait during the move was at most so long, of everything that was measured."""
-    figure, axes = _axes("the longest wait of each UE during the move")
+    figure, axes = axes_of("the longest wait of each UE during the move")
     drawn = 0
     for result in results:
         size = max((s for s in result.sizes if s.runs), key=lambda s: s.contexts)
@@ -197,4 +199,4 @@ def _holds(results: list[Result], path: Path) -> Path | None:
     axes.set_xscale("log")
     axes.set_xlabel("ms", fontsize=8)
     axes.set_ylabel("share of UEs", fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)

@@ -1,14 +1,14 @@
 """`outrider bench`: measure, on this machine, what the design promises."""
 
-import sys
-from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from outrider.cli.bench_args import can_draw, command, misuse, one_of, sizes
+from outrider.cli.bench_growth import growth
 from outrider.cli.client import AsJson
 
 app = typer.Typer(no_args_is_help=True, help="Measure what the design promises, on this machine.")
@@ -92,14 +92,14 @@ def relocation(
     from outrider.cli.outcome import FAULT
     from outrider.demo.processes import ProcessFailed
 
-    sizes = _sizes(contexts)
-    _one_of("--workload", workload, WORKLOADS)
+    wanted_sizes = sizes(contexts)
+    one_of("--workload", workload, WORKLOADS)
     if without is not None:
-        _one_of("--without", without, WITHOUT)
+        one_of("--without", without, WITHOUT)
     if profile is not None and tool() is None:
-        _misuse("--profile needs py-spy: pip install 'outrider[bench]'")
+        misuse("--profile needs py-spy: pip install 'outrider[bench]'")
     if plots is not None:
-        _can_draw("--plots")
+        can_draw("--plots")
     console = Console(stderr=as_json)
     say = partial(console.print, markup=False)
     options = Options(
@@ -116,9 +116,9 @@ def relocation(
         keep=keep,
         profile=profile,
     )
-    wanted = Wanted(sizes, repeat, peers in (Peers.VALKEY, Peers.ALL), peers in (Peers.DUMP, Peers.ALL))
+    wanted = Wanted(wanted_sizes, repeat, peers in (Peers.VALKEY, Peers.ALL), peers in (Peers.DUMP, Peers.ALL))
     try:
-        result = measure(wanted, options, _command(), say)
+        result = measure(wanted, options, command(), say)
     except ProcessFailed as failed:
         say(f"The measurement could not be run to its end.\n{failed}", style="red")
         raise typer.Exit(FAULT) from None
@@ -163,16 +163,16 @@ def suite(
     from outrider.bench.workloads import WORKLOADS
     from outrider.cli.outcome import FAULT
 
-    sizes, cases = _sizes(contexts), series.SHORT if short else series.FULL
+    wanted_sizes, cases = sizes(contexts), series.SHORT if short else series.FULL
     if only is not None:
         for name in only.split(","):
-            _one_of("--only", name, WORKLOADS)
+            one_of("--only", name, WORKLOADS)
         cases = [case for case in series.FULL if case.workload in only.split(",")]
-    _can_draw("bench suite")
+    can_draw("bench suite")
     say = partial(Console().print, markup=False)
     options = Options(before_s=before, after_s=after, probe_s=probe, move_limit_s=move_limit)
-    wanted = Wanted(sizes, repeat, peers in (Peers.VALKEY, Peers.ALL), peers in (Peers.DUMP, Peers.ALL))
-    found = series.run(cases, wanted, options, _command(), report, say)
+    wanted = Wanted(wanted_sizes, repeat, peers in (Peers.VALKEY, Peers.ALL), peers in (Peers.DUMP, Peers.ALL))
+    found = series.run(cases, wanted, options, command(), report, say)
     say(f"{len(found.results)} of {len(cases)} measured; the report is {report / 'report.md'}")
     if found.broken or any(size.broken for result in found.results for size in result.sizes):
         raise typer.Exit(FAULT)
@@ -202,7 +202,7 @@ def serve(
     console = Console(stderr=as_json)
     say = partial(console.print, markup=False)
     try:
-        served = asyncio.run(run(contexts, seconds, repeat, _command(), say))
+        served = asyncio.run(run(contexts, seconds, repeat, command(), say))
     except ProcessFailed as failed:
         say(f"The measurement could not be run to its end.\n{failed}", style="red")
         raise typer.Exit(FAULT) from None
@@ -212,34 +212,4 @@ def serve(
         show_served(served, console)
 
 
-def _sizes(contexts: str) -> list[int]:
-    try:
-        sizes = [int(part) for part in contexts.split(",")]
-        if min(sizes) < 1:
-            raise ValueError(contexts)
-    except ValueError:
-        _misuse(f"--contexts is a list of numbers, such as 10000,100000; not {contexts!r}")
-    return sizes
-
-
-def _one_of(option: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        _misuse(f"{option} is one of {', '.join(known)}; not {value!r}")
-
-
-def _can_draw(what: str) -> None:
-    from outrider.bench.plots import missing
-
-    if (why := missing()) is not None:
-        _misuse(f"{what} needs matplotlib: {why}")
-
-
-def _misuse(sentence: str) -> NoReturn:
-    from outrider.cli.outcome import MISUSE
-
-    typer.secho(sentence, err=True, fg="red")
-    raise typer.Exit(MISUSE)
-
-
-def _command() -> str:
-    return "outrider " + " ".join(sys.argv[1:])
+app.command()(growth)

@@ -1,6 +1,7 @@
 """How commands ask the running node of a folder: JSON over its internal listener, with the operator's token."""
 
 import asyncio
+import getpass
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,14 @@ def seconds(text: str | None) -> float | None:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no duration: write 90s, 10m, 2h or 7d")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def user() -> str:
+    """Who gives a command, as the machine knows it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        return "the operator"
 
 
 class Operator:

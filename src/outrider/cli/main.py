@@ -3,6 +3,7 @@
 import typer
 
 from outrider.cli import (
+    approval,
     bench,
     catalogue,
     demo,
@@ -13,6 +14,7 @@ from outrider.cli import (
     package,
     partner,
     permission,
+    policy,
     service,
     sim,
 )
@@ -30,6 +32,8 @@ app.add_typer(partner.app, name="partner", help="Exchange cards with a partner o
 app.add_typer(package.app, name="package", help="Build, inspect and verify packages.")
 app.add_typer(catalogue.app, name="catalogue", help="Onboard, list, show and withdraw packages; revocation lists.")
 app.add_typer(permission.app, name="permission", help="Sign, give, show and revoke software permissions.")
+app.add_typer(policy.app, name="policy", help="Check, test, apply, explain and replay this operator's policy.")
+app.add_typer(approval.app, name="approval", help="Decide what this operator's policy asks a human about.")
 app.add_typer(service.app, name="service", help="Deploy, list, show, save, restore and remove services.")
 app.add_typer(migration.app, name="migration", help="Start, watch, list, show, abort and return migrations.")
 app.add_typer(doctor.app, name="doctor", help="Look at this machine: can a network run here.")

@@ -275,8 +275,11 @@ def _describe(m: Any) -> str:
     lines = [_line(m) + _numbers(m)]
     if m["ending"] is not None:
         lines.append(f"  because   {m['ending']['sentence']} ({m['ending']['cause']}, {m['ending']['by']})")
-    for refusal in m["refusals"][1:]:
-        lines.append(f"            {refusal['sentence']} ({refusal['code']})")
+    for n, refusal in enumerate(m["refusals"]):
+        if n:
+            lines.append(f"            {refusal['sentence']} ({refusal['code']})")
+        if refusal.get("remedy"):
+            lines.append(f"            {refusal['remedy']}")
     if m["readLogOf"]:
         lines.append(f"  read      the log of {m['readLogOf']}")
     for undone in m["undone"]:

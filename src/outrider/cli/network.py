@@ -83,6 +83,8 @@ def run(
 ) -> None:
     """Run a network's node until Ctrl-C or SIGTERM. When it is ready it says so on stdout; logs go to stderr.
 
+    SIGHUP reads the policy's files again, as `outrider policy apply` does.
+
     Functions that need an NRF elsewhere find it by `nrf_root` in [sbi]; n32 alone takes requests outwards only.
 
     Example: outrider network run a
@@ -109,6 +111,13 @@ async def _run(directory: Path, file: Path, only: tuple[str, ...], as_json: bool
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await node.start()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        reloads.add(task := asyncio.create_task(node.reload()))
+        task.add_done_callback(reloads.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     try:
         status = node.status()
         if as_json:

@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime as dt
-import getpass
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider.cli.client import AsJson, NetworkDir, Operator, run
+from outrider.cli.client import AsJson, NetworkDir, Operator, run, user
 from outrider.cli.outcome import MISUSE, emit
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
@@ -218,7 +217,7 @@ def begin_anew(
     if not accept_loss:
         typer.secho("Give --accept-loss: the state of every UE of the service is lost for ever.", err=True, fg="red")
         raise typer.Exit(MISUSE)
-    body = {"acceptLoss": True, "by": by or _user(), "sentence": reason}
+    body = {"acceptLoss": True, "by": by or user(), "sentence": reason}
 
     async def do(node: Operator) -> Any:
         begun = await node.ask("POST", f"{_ROOT}/deployments/{service}/begin-anew", body)
@@ -226,13 +225,6 @@ def begin_anew(
 
     begun = run(directory, as_json, do)
     emit(begun, describe(begun), as_json)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        return "the operator"
 
 
 @contextmanager

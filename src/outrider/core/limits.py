@@ -224,7 +224,8 @@ WORKER_SCRATCH_CHECK_MS = 1_000
 """Temporary files of a worker together, looked at so often; more and it is killed before it fills the store's disk."""
 
 OFFER_LIMIT_MS = 60_000
-"""An offer or an exchange of permissions without an answer by then stops the migration; nothing has moved."""
+"""An offer or an exchange of permissions without an answer by then stops the migration; nothing has moved. A human who
+has to approve has longer: until the approval expires, and so long again."""
 
 PREPARE_LIMIT_MS = 600_000
 """Longest preparation: a package of PACKAGE_BYTES takes seven minutes over 10 Mbit/s; the rest is to start it."""
@@ -260,6 +261,13 @@ STORE_PROBE_MS = 2_000
 LOST_KEYS = 200
 """Keys of a lost store that are named one by one; all are counted."""
 
+POLICY_LOOK_MS = 1_000
+"""How often an operator's policy files are looked at. They count once they stayed the same from one look to the next:
+a policy that is just being written must not end a stay."""
+
+DECISIONS_KEPT = 2_000
+"""Decisions of the policy that are kept with their facts, to judge them again under another policy: some megabytes."""
+
 PERMIT_CHECK_MS = 1_000
 """How often permissions and deadlines of running migrations are looked at; a revocation takes effect within 5 s."""
 
@@ -269,8 +277,11 @@ ABORT_ANSWER_MS = 900
 CATALOGUE_RANGE_BYTES = 512 * 1024
 """Bytes of a package in one request, up and down: below REQUEST_BYTES, and a lost range is little to repeat."""
 
-HOSTED_SERVICES = 16
-"""Services of partners that run here at a time."""
+HOSTED_SERVICES = 256
+"""Services of partners that run here at a time; an idle host takes some 60 MB, and HOST_MEMORY_BYTES stops before."""
+
+HOST_MEMORY_BYTES = 512 * 1024 * 1024
+"""Memory that must be available before a host starts that was not here before: what runs already must go on."""
 
 DISK_RESERVE_BYTES = 256 * 1024 * 1024
 """Disk that stays free when a service is taken in: journals and stores of what runs already must go on."""

@@ -5,9 +5,7 @@ another version, a VEX statement, a source offer, another rule. Handing software
 conveyance and export class are judged there, and only there.
 """
 
-import functools
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
@@ -15,6 +13,7 @@ from packaging.version import InvalidVersion, Version
 
 from outrider.core.refusal import Refusal
 from outrider.core.supply import SEVERITIES, Component, Finding, SoftwareFacts, SupplyRules
+from outrider.decide.spdx import barred_by, declared
 
 
 def judge(
@@ -35,11 +34,12 @@ def _of_components(rules: SupplyRules, components: Iterable[Component]) -> Itera
     barred_licences = frozenset(rules.barred_licences)
     for component in components:
         what = f"{component.name} {component.version}"
-        if component.licence is None and rules.undeclared_licences == "refuse":
+        if rules.undeclared_licences == "refuse" and not declared(component.licence):
+            said = f" (it says {component.licence!r}, which is no SPDX expression)" if component.licence else ""
             yield Refusal(
                 "LICENCE_UNDECLARED",
-                f"{what} declares no licence, and this operator takes only software that does.",
-                _named(component),
+                f"{what} declares no licence{said}, and this operator takes only software that does.",
+                _named(component, licence=component.licence or ""),
                 f"The vendor uses a version of {component.name} that declares its licence.",
             )
         barred = barred_by(component.licence, barred_licences)
@@ -156,62 +156,6 @@ def _of_conveyance(rules: SupplyRules, facts: SoftwareFacts, network: str) -> It
                 f"The vendor writes where the source of {component.name} can be had into `source_offers` of the "
                 "manifest, or replaces it.",
             )
-
-
-# ------------------------------------------------------------------------------------------------- licences
-
-
-def barred_by(licence: str | None, barred: Collection[str]) -> list[str]:
-    """The barred licences that no choice within the expression avoids; empty if it can be used without them."""
-    if not licence or not barred:
-        return []
-    return list(_barred_by(licence, frozenset(barred)))
-
-
-@functools.lru_cache(maxsize=4_096)
-def _barred_by(licence: str, barred: frozenset[str]) -> tuple[str, ...]:
-    if licence in barred:
-        return (licence,)
-    parsed = _parsed(licence)
-    return () if parsed is None else tuple(sorted(_needed(parsed, barred)))
-
-
-def _needed(expression: Any, barred: frozenset[str]) -> set[str]:
-    """Barred licences that a licensee cannot choose to do without."""
-    from license_expression import AND, OR, LicenseWithExceptionSymbol
-
-    if isinstance(expression, OR):
-        choices = [_needed(choice, barred) for choice in expression.args]
-        return set() if any(not choice for choice in choices) else set().union(*choices)
-    if isinstance(expression, AND):
-        return set().union(*(_needed(part, barred) for part in expression.args))
-    if isinstance(expression, LicenseWithExceptionSymbol):
-        whole = str(expression)
-        return {whole} if whole in barred else {expression.license_symbol.key} & barred
-    key = str(expression.key)
-    return {key} & barred
-
-
-def is_identifier(licence: str) -> bool:
-    """Whether the text is one licence of the SPDX list, in its present spelling, or a LicenseRef."""
-    return (
-        licence.startswith("LicenseRef-")
-        or str(getattr(_parsed(licence), "key", "")) == licence in _spdx().known_symbols
-    )
-
-
-def _parsed(licence: str) -> Any:
-    try:
-        return _spdx().parse(licence)
-    except Exception:  # a name that is no expression; the library raises what it likes
-        return None
-
-
-@functools.cache
-def _spdx() -> Any:
-    from license_expression import get_spdx_licensing  # here: it reads its list of licences when imported
-
-    return get_spdx_licensing()
 
 
 # ------------------------------------------------------------------------------------------------ components

@@ -122,8 +122,8 @@ class Host:
         if not self.config.is_home and self.migrations.all:
             self.peers.open(self.config.home_id, None)
             self.followers.start_shadow()
-        for key, row in self.store.own_rows(b"", b"\xff").items():
-            if row.state is Ownership.GRANTED and row.peer is not None:
+        for key, row in self.store.rows_in(Ownership.GRANTED).items():
+            if row.peer is not None:
                 self.peers.open(row.peer, self.peers.store_of(row.peer, row.mig or "") or None)
                 aborted = row.mig is None or self.migrations.aborted(row.mig)
                 self.actor(key).event(ownership.Resend(aborted))

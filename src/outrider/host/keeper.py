@@ -19,6 +19,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+if __name__ == "__main__":  # structlog loads rich where it is installed, to paint tracebacks: 5 MB for each keeper
+    sys.modules["rich"] = None  # type: ignore[assignment]
+
 import msgspec
 import structlog
 import uvloop

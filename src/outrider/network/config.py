@@ -13,7 +13,7 @@ from outrider.core import limits
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal, Refused
 from outrider.core.supply import SupplyRules
-from outrider.decide.supply import is_identifier
+from outrider.decide.spdx import known
 
 FILE_NAME = "network.toml"
 
@@ -66,6 +66,13 @@ class BasicSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
 
 
+class PolicySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What this operator allows beyond terms and permissions."""
+
+    path: str = ""
+    """A folder or file, from the network's folder; empty: there is no policy, and the default counts."""
+
+
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of `network.toml`."""
 
@@ -75,6 +82,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitsSection = LimitsSection()
     basic: BasicSection = BasicSection()
     supply: SupplyRules = SupplyRules()
+    policy: PolicySection = PolicySection()
 
     @property
     def network_id(self) -> NetworkId:
@@ -106,6 +114,7 @@ HINTS = {
     "supply.accepted_justifications": 'accepted_justifications = ["vulnerable_code_not_present"]',
     "supply.export_classes": 'export_classes = ["EAR99"]',
     "supply.source_offer_licences": 'source_offer_licences = ["GPL-3.0-only"] (SPDX identifiers)',
+    "policy.path": 'path = "policy" (a folder or file of rules.toml and *.cedar)',
 }
 """For each key, what to write."""
 
@@ -142,7 +151,12 @@ enabled = {basic}
 [supply]
 # What software must be like to be taken in and handed on. Advisories are read from the folder `supply` beside this
 # file; every key and its default stand in the reference of this file.
-{supply}"""
+{supply}
+[policy]
+# A folder or file of rules (rules.toml, *.cedar), from this folder on: what this operator allows. Empty: everything
+# that the terms and all permissions cover.
+path = {policy}
+"""
 
 
 def _refused(file: Path, key: str, what: str) -> Refused:
@@ -219,7 +233,7 @@ def _check_supply(rules: SupplyRules, file: Path) -> None:
     """A rule that names what does not exist would bar nothing, and nobody would notice."""
     for key in ("barred_licences", "source_offer_licences"):
         for licence in getattr(rules, key):
-            if " " not in licence and not is_identifier(licence):
+            if " " not in licence and not known(licence):
                 raise _refused(file, f"supply.{key}", f"{licence!r} is no SPDX identifier")
     for key in ("barred_components", "unmaintained_components"):
         for purl in getattr(rules, key):
@@ -270,6 +284,7 @@ def render(config: NetworkConfig) -> str:
         nrf_root=f'nrf_root = "{config.sbi.nrf_root}"\n' if config.sbi.nrf_root else "",
         basic=str(config.basic.enabled).lower(),
         supply="".join(_lines(config.supply)),
+        policy=msgspec.json.encode(config.policy.path).decode(),
         sbi_host=config.sbi.host,
         sbi_port=config.sbi.port,
         border_host=config.border.host,

@@ -27,6 +27,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, StoreLost, Stores
 from outrider.host.config import STORE_FILE, KeeperConfig
@@ -38,6 +39,10 @@ from outrider.store.port import StoreMark
 
 READY_LIMIT_S = 60.0
 """A keeper says that it is ready by then; opening a store of a million contexts takes a few seconds."""
+
+STARTING = max(2, 2 * len(os.sched_getaffinity(0)))
+"""Keepers that start at a time. A start is half a second of processor time: of a hundred at once each would be ready
+only when all are, and on a small machine none within its limit."""
 
 STOP_LIMIT_S = 8.0
 """A keeper that was told to stop is killed after so long; nothing is lost by it."""
@@ -55,6 +60,9 @@ RESTART_MAX_S = 5.0
 STEADY_S = 10.0
 LOG_LINES = 8
 """Lines of its log that the report of a keeper that did not start carries."""
+
+_MEMORY = {"MIMALLOC_ALLOW_THP": "0"}
+"""granian's allocator asks for huge pages, of which each keeper would touch five and need a few KB in each: 9 MB."""
 
 _SERVICE = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 _log = structlog.get_logger(__name__)
@@ -123,9 +131,13 @@ class NodeHosts:
         self._lost: dict[str, Refusal] = {}
         """Hosts that are to run, and do not because of their store."""
         self._locks: dict[str, asyncio.Lock] = {}
+        self._places = asyncio.Semaphore(STARTING)
 
     async def start(self, spec: HostSpec, stores: Stores) -> Host:
-        """Run the host unless it runs already with this spec; `HostFailed` if it does not come up."""
+        """Run the host unless it runs already with this spec; `HostFailed` if it does not come up.
+
+        Refused (NO_ROOM) if it was not here before and the machine has too little memory left for what runs already.
+        """
         if not _SERVICE.match(spec.service):
             raise HostFailed(f"{spec.service!r} is no name of a service: lower-case letters, digits, dots and dashes")
         async with self._locks.setdefault(spec.service, asyncio.Lock()):
@@ -139,8 +151,9 @@ class NodeHosts:
             self._log_dir.mkdir(parents=True, exist_ok=True)
             await self._end_leftover(folder, spec.service)
             self._lost.pop(spec.service, None)
+            new = not self._store(spec.service).exists()
             try:
-                started = await self._spawn(spec, stores, self._last_port(folder))
+                started = await self._spawn(spec, stores, self._last_port(folder), new=new)
             except StoreLost as lost:
                 self._lost[spec.service] = lost.refusal
                 raise
@@ -236,8 +249,14 @@ class NodeHosts:
 
     # ------------------------------------------------------------------------------------------------ processes
 
-    async def _spawn(self, spec: HostSpec, stores: Stores, port: int) -> _Running:
-        """Start a keeper and wait until it is ready and its store noted; `HostFailed` otherwise."""
+    async def _spawn(self, spec: HostSpec, stores: Stores, port: int, *, new: bool = False) -> _Running:
+        """Start a keeper when there is a place, and wait until it is ready and its store noted; else `HostFailed`."""
+        async with self._places:
+            if new and (refusal := no_memory(spec.service, available_bytes())) is not None:
+                raise Refused(refusal)
+            return await self._start_process(spec, stores, port)
+
+    async def _start_process(self, spec: HostSpec, stores: Stores, port: int) -> _Running:
         folder = self._dir / spec.service
         log_file = self._log_dir / f"keeper-{spec.service}.log"
         settings = self._settings
@@ -270,6 +289,7 @@ class NodeHosts:
                 stdin=asyncio.subprocess.PIPE,  # stays open as long as this node lives: that is how the keeper knows
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env={**os.environ, **_MEMORY},
             )
         started = mark(process.pid)
         if started is not None:
@@ -403,6 +423,27 @@ class NodeHosts:
         except (FileNotFoundError, msgspec.DecodeError, OSError):
             return 0
         return port
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping, as the kernel estimates it; None where it does not say."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:")))
+    return None
+
+
+def no_memory(service: str, available: int | None) -> Refusal | None:
+    """Why a host that was not here before is not started beside those that are."""
+    if available is None or available >= limits.HOST_MEMORY_BYTES:
+        return None
+    return Refusal(
+        "NO_ROOM",
+        f"{available} bytes of memory are available; the host of {service} is started with "
+        f"{limits.HOST_MEMORY_BYTES} at least, so that what runs already goes on.",
+        {"availableBytes": str(available), "neededBytes": str(limits.HOST_MEMORY_BYTES)},
+        "Remove or return a service here, or give the machine more memory.",
+    )
 
 
 def _status(

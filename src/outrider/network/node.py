@@ -37,6 +37,7 @@ from outrider.network.hosts import HostSettings, NodeHosts
 from outrider.network.inner import Inner
 from outrider.network.keys import Keys, load_private, private_pem, public_pem, renew_border
 from outrider.network.partner import Partners
+from outrider.network.policy import PolicyFolder
 from outrider.network.supply import operator_supply, trusted_vendors
 from outrider.sbi import headers as names
 from outrider.sbi.assertion import CcaSigner
@@ -92,6 +93,7 @@ class Node:
         self._hosts: NodeHosts | None = None
         self._amf: Amf | None = None
         self._smf: Smf | None = None
+        self._lmsf: Lmsf | None = None
         self._started_at = ""
         self._unlinked: dict[NetworkId, OSError] = {}
 
@@ -170,6 +172,15 @@ class Node:
         self._started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         state.announce(self.directory, state.Running(str(self.network), os.getpid(), self.root, self._started_at))
         _log.info("node.ready", network=str(self.network), root=self.root, functions=self.functions)
+
+    async def reload(self) -> None:
+        """Read the policy's files now (SIGHUP); what is wrong with them is logged, and the policy before counts on."""
+        if self._lmsf is None:
+            return
+        try:
+            await self._lmsf.apply_policy()
+        except Refused as refused:
+            _log.warning("policy.not-applied", why=[str(r) for r in refused.refusals])
 
     # ------------------------------------------------------------------------------------------------ functions
 
@@ -257,8 +268,10 @@ class Node:
             hosts=self._hosts,
             signer=KeySigner(operator),
             software=PackageSoftware(functools.partial(trusted_vendors, self.directory), revocations.load),
+            policy=PolicyFolder(self.directory / self.config.policy.path) if self.config.policy.path else None,
             supply=supply,
         )
+        self._lmsf = lmsf
         faces = Faces(lmsf, verifier)
         self._stack.push_async_callback(lmsf.stop)
         self._routes["nlmsf"] = faces.router
@@ -359,7 +372,7 @@ class Node:
 
 def _lmsf_profile(instance_id: str, network: NetworkId, host: str, port: int) -> dict[str, Any]:
     """The LMSF's `NFProfile`; its NF type is no 3GPP one, so only those who know it look for it."""
-    apis = ("nlmsf-catalogue", "nlmsf-negotiation", "nlmsf-permission", "nlmsf-migration")
+    apis = ("nlmsf-catalogue", "nlmsf-negotiation", "nlmsf-permission", "nlmsf-migration", "nlmsf-policy")
     return nf_profile("LMSF", instance_id, network, host, port, apis)
 
 

@@ -11,7 +11,8 @@ from typing import Literal
 from outrider.core import limits
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal, Refused
-from outrider.functions.lmsf import clocks, receipt, talks
+from outrider.decide.policy.request import Action
+from outrider.functions.lmsf import clocks, judging, receipt, talks
 from outrider.functions.lmsf.instances import selection
 from outrider.functions.lmsf.keepers import HostMigration, Rows
 from outrider.functions.lmsf.negotiation import uncovered
@@ -29,13 +30,15 @@ _WORKER_TRIES = 100
 
 
 async def fetch_package(r: Runner) -> None:
-    """Target: get the package from the source and verify it; it must be what the contract and the offer say."""
+    """Target: get the package from the source and verify it; it must be what was offered, and hosted here."""
     contract, record = r.contract, r.record
     package = await r.tools.catalogue.fetch(contract.package_digest, record.package_bytes, r.partner)
     if package.sbom_digest != contract.sbom_digest:
         raise Refused(Refusal("SBOM_MISMATCH", "The package's SBOM is not the one that the contract names."))
     if package.manifest != record.manifest:
         raise Refused(Refusal("MANIFEST_MISMATCH", "The package's manifest is not the one that was offered."))
+    if reasons := await judging.against(r, Action.HOST):  # again: its components are known by now
+        raise Refused(*reasons)
 
 
 async def start_host(r: Runner) -> None:

@@ -22,6 +22,7 @@ from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.ports import Clock, Partners, Software, Supply, Verified
 from outrider.functions.lmsf.record import Package
 from outrider.functions.lmsf.unbroken import Unbroken
+from outrider.package.sbom import ROOT, root_purl
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import refusal_from
@@ -100,6 +101,16 @@ class Catalogue:
     def get(self, digest: str) -> Package | None:
         """One package."""
         return self._packages.get(digest)
+
+    async def components(self, digest: str) -> tuple[Component, ...] | None:
+        """What is in a package, the service's own code first, then the libraries; None if the package is not here.
+
+        Raises:
+            Refused: it is not known yet, and the archive is not what was verified once.
+        """
+        if digest not in self._packages:
+            return None
+        return tuple(c for c in (await self.facts(digest)).components if c.ref != ROOT)
 
     def archive(self, digest: str) -> Path:
         """Where the archive of a package lies."""
@@ -185,7 +196,7 @@ class Catalogue:
 
     async def _take(self, part: Path, origin: str, expected: str | None = None) -> Package:
         """Verify an archive that has come and keep it."""
-        verified = await asyncio.to_thread(self._checked, part, expected)
+        verified = await asyncio.to_thread(self._checked, part, origin, expected)
         if isinstance(verified, Refusal):
             raise Refused(verified)
         known, facts = self.get(verified.digest), facts_of(verified)
@@ -212,15 +223,18 @@ class Catalogue:
         self._facts[package.digest] = facts
         self._packages[package.digest] = package
 
-    def _checked(self, part: Path, expected: str | None) -> Verified | Refusal:
-        """Verify, and put the archive in its place; a refused one is deleted, since it is not what it should be."""
+    def _checked(self, part: Path, origin: str, expected: str | None) -> Verified | Refusal:
+        """Verify, and put the archive in its place; a refused one is deleted, since it is not what it should be.
+
+        What this operator's own upload is like is judged here; a partner's package is judged with its migration.
+        """
         verified = self._software.verify(part)
         if not isinstance(verified, Refusal) and expected not in (None, verified.digest):
             verified = _damaged(verified.digest, expected or "")
         if isinstance(verified, Refusal):
             part.unlink()
             return verified
-        reasons = self._supply.judge(facts_of(verified)) if self._supply is not None else []
+        reasons = self._supply.judge(facts_of(verified)) if self._supply is not None and not origin else []
         if reasons:
             part.unlink()
             raise Refused(*reasons)
@@ -257,24 +271,20 @@ class Catalogue:
         facts = self._facts.get(digest)
         return [] if self._supply is None or facts is None else self._supply.revoked(facts)
 
-    def offered(self, manifest: Manifest, package_digest: str, sbom_digest: str) -> list[Refusal]:
-        """Reasons against software that is offered, by what is known of it before it has come. Blocks."""
+    async def hosting(self, manifest: Manifest, package_digest: str, sbom_digest: str) -> list[Refusal]:
+        """Every reason against software that a partner offers, by all that is known of it: more once it has come."""
+        withdrawn = [r for r in (self._withdrawn(package_digest),) if r is not None]
         if self._supply is None:
-            return []
-        licence = None if manifest.licence == "NOASSERTION" else manifest.licence
-        purl = f"pkg:generic/{manifest.service}@{manifest.version}"
-        itself = Component(
-            ref="package", name=manifest.service, version=manifest.version, purl=purl, licence=licence,
-            supplier=manifest.vendor,
-        )  # fmt: skip
-        facts = SoftwareFacts(
-            service=manifest.service, version=manifest.version, package_digest=package_digest, sbom_digest=sbom_digest,
-            vendor=manifest.vendor, export_class=manifest.export_class, components=(itself,),
-        )  # fmt: skip
-        return self._supply.judge(facts)
+            return withdrawn
+        known = self.get(package_digest) is not None
+        facts = await self.facts(package_digest) if known else _before(manifest, package_digest, sbom_digest)
+        return withdrawn + await asyncio.to_thread(self._supply.judge, facts)
 
     def usable(self, digest: str) -> Refusal | None:
         """Why nothing new may begin with a package: this operator withdrew it, or it was revoked."""
+        return self._withdrawn(digest) or next(iter(self.revoked(digest)), None)
+
+    def _withdrawn(self, digest: str) -> Refusal | None:
         package = self.get(digest)
         if package is not None and package.withdrawn_ms:
             because = f": {package.withdrawn_why}" if package.withdrawn_why else ""
@@ -285,7 +295,7 @@ class Catalogue:
                 "Use another version; or delete the package and onboard it anew.",
                 status=409,
             )
-        return next(iter(self.revoked(digest)), None)
+        return None
 
     async def withdraw(self, digest: str, why: str) -> Package:
         """Begin nothing new with a package; what runs from it goes on. Again is the same, with the first reason."""
@@ -299,14 +309,14 @@ class Catalogue:
         return package
 
     async def fetch(self, digest: str, size: int, partner: str) -> Package:
-        """Get an archive from a partner's catalogue, from where an earlier try stopped, and take it in."""
+        """Get an archive from a partner's catalogue, from where an earlier try stopped, and verify it.
+
+        Whether this operator hosts it is the caller's question (`judging`).
+        """
         if size > limits.PACKAGE_BYTES:
             raise Refused(_too_large(size))
         known = self.get(digest)
         if known is not None:
-            refusals = [r for r in (self.usable(digest),) if r is not None] or await self.against(digest)
-            if refusals:
-                raise Refused(*refusals)
             return known
         part = self._fetching(digest)
         while (have := _size(part)) < size:
@@ -366,6 +376,27 @@ def facts_of(verified: Verified) -> SoftwareFacts:
         signer=(verified.vendor_key_id, *verified.certificates),
         export_class=verified.manifest.export_class,
         components=verified.components,
+    )
+
+
+def _before(manifest: Manifest, package_digest: str, sbom_digest: str) -> SoftwareFacts:
+    """What is known of a package before it has come: nothing of its libraries."""
+    itself = Component(
+        ref=ROOT,
+        name=manifest.service,
+        version=manifest.version,
+        purl=root_purl(manifest),
+        licence=None if manifest.licence == "NOASSERTION" else manifest.licence,
+        supplier=manifest.vendor,
+    )
+    return SoftwareFacts(
+        service=manifest.service,
+        version=manifest.version,
+        package_digest=package_digest,
+        sbom_digest=sbom_digest,
+        vendor=manifest.vendor,
+        export_class=manifest.export_class,
+        components=(itself,),
     )
 
 

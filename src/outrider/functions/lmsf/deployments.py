@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from outrider.core import limits
 from outrider.core.ids import NetworkId
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal, Refused
@@ -155,6 +156,18 @@ class Deployments:
             return sum(d.package_digest == package_digest for d in self._all.values())
         return sum(d.migration_id is not None for d in self._all.values())
 
+    def full(self) -> Refusal | None:
+        """Why no further service of a partner is taken in."""
+        hosted = self.hosted()
+        if hosted < limits.HOSTED_SERVICES:
+            return None
+        return Refusal(
+            "NO_ROOM",
+            f"{self._network} hosts {hosted} services of partners already.",
+            {"limit": str(limits.HOSTED_SERVICES)},
+            "Return one first.",
+        )
+
     # ------------------------------------------------------------------------------- by the own operator
 
     async def deploy(self, package: Package) -> Deployment | Refusal:
@@ -285,12 +298,17 @@ class Deployments:
     async def prepare(
         self, package: Package, *, home: str, migration_id: str | None = None, digest_key: str | None = None
     ) -> Deployment:
-        """Decide the deployment's identities, durably, before anything is started."""
+        """Decide the deployment's identities, durably, before anything is started.
+
+        Refused (NO_ROOM) if as many services of partners are here as may be: many offers may have been taken at once.
+        """
         known = self._all.get(package.manifest.service)
         if known is not None and known.migration_id == migration_id and known.package_digest == package.digest:
             if known.state in DOWN:
                 return await self.change(known.service, state="INSTALLING", refusal=None)
             return known
+        if migration_id is not None and (full := self.full()) is not None:
+            raise Refused(full)
         deployment = Deployment(
             service=package.manifest.service,
             version=package.manifest.version,

@@ -16,10 +16,13 @@ import structlog
 from outrider.core import limits
 from outrider.core.contract import Contract
 from outrider.core.ids import NetworkId
-from outrider.core.refusal import Refusal
+from outrider.core.refusal import Refusal, Refused
+from outrider.decide.policy.decision import Verdict
+from outrider.decide.policy.request import Action
 from outrider.functions.lmsf import negotiation
 from outrider.functions.lmsf.acts import ACTS
 from outrider.functions.lmsf.anew import Anew
+from outrider.functions.lmsf.approvals import Approval
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.deployments import Deployments
@@ -29,7 +32,8 @@ from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.keepers import Keepers
 from outrider.functions.lmsf.negotiation import Negotiation, Wanted
 from outrider.functions.lmsf.permissions import Permissions
-from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, Policy, Signer, Software, Supply
+from outrider.functions.lmsf.policies import Applied, Case, Policies
+from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, PolicyFiles, Signer, Software, Supply
 from outrider.functions.lmsf.record import Exchange, Migration, Offer, role_of
 from outrider.functions.lmsf.runner import Runner, Tools
 from outrider.package import statements
@@ -63,7 +67,7 @@ class Lmsf:
         hosts: Hosts,
         signer: Signer,
         software: Software,
-        policy: Policy | None = None,
+        policy: PolicyFiles | None = None,
         supply: Supply | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -88,9 +92,8 @@ class Lmsf:
             Instances(inner, config.nrf_root, config.network),
             self.clock,
         )
-        self.negotiation = Negotiation(
-            self.network, config.nf_types, folder, self.deployments, partners, signer, policy, self.catalogue
-        )
+        self.policies = Policies(self.network, self.journal, self.catalogue, self.clock, policy)
+        self.negotiation = Negotiation(self.network, config.nf_types, folder, self.deployments, partners, signer)
         self._tools = Tools(
             network=self.network,
             journal=self.journal,
@@ -100,6 +103,7 @@ class Lmsf:
             keepers=self.keepers,
             catalogue=self.catalogue,
             permissions=self.permissions,
+            policies=self.policies,
             negotiation=self.negotiation,
             deployments=self.deployments,
             onward=self.onward,
@@ -129,6 +133,7 @@ class Lmsf:
         under_way = (Phase.PREPARING, Phase.PERMITTING)
         self.catalogue.tidy({r.contract.package_digest for r in self._runners.values() if r.row.phase in under_way})
         self.deployments.start()
+        self._keep(self._follow_policy())
         for runner in self._runners.values():
             if not runner.told:
                 runner.start(resume=True)
@@ -187,8 +192,12 @@ class Lmsf:
 
     # ------------------------------------------------------------------------------------ by the operator
 
-    async def begin(self, wanted: Wanted) -> Runner | Refusal | list[Refusal]:
-        """Begin a migration of a service of this network; refused at once for what is known here alone."""
+    async def begin(self, wanted: Wanted) -> Runner | Refusal:
+        """Begin a migration of a service of this network; refused at once for what is known here alone.
+
+        Raises:
+            Refused: this operator's supply rules or policy do not let it go; with every reason.
+        """
         deployment = self.deployments.get(wanted.service)
         if deployment is None or deployment.migration_id is not None:
             return _not_deployed(wanted, self.network, deployment.home if deployment is not None else None)
@@ -213,9 +222,6 @@ class Lmsf:
         unusable = self.catalogue.usable(package.digest)
         if unusable is not None:
             return unusable
-        against = await self.catalogue.against(package.digest, handed_to=wanted.target)
-        if against:
-            return against
         status = await self.keepers.status(wanted.service)
         busy = self._busy(wanted.service, source, wanted.target)
         if busy is not None:
@@ -231,6 +237,12 @@ class Lmsf:
             return Refusal("TERMS_INVALID", f"These terms cannot be offered: {error}.", status=400)
         if (too_many := negotiation.uncovered(contract, status.ues)) is not None:
             return too_many
+        role = role_of(self.network, contract)
+        case = Case(contract.contract_id, contract, package.manifest, role, Phase.NEGOTIATING)
+        against = await self.catalogue.against(package.digest, handed_to=wanted.target)
+        decision = await self.policies.judge(Action.ONWARD if contract.onward else Action.SEND, case)
+        if against or decision.verdict is Verdict.REFUSE:
+            raise Refused(*against, *decision.told(self.network))
         offer = negotiation.offer(contract, package, self.signer)
         return await self._create(
             offer, contract, wanted.target, store_id=status.store_id, digest_key=status.digest_key
@@ -305,13 +317,54 @@ class Lmsf:
         await runner.until(lambda row: Fact.HOME in row.facts, limits.FORWARD_LIMIT_MS)
         return None
 
+    async def approve(self, migration_id: str, *, grant: bool, by: str, sentence: str) -> Approval:
+        """A human decides about a migration; what waits for it goes on at once.
+
+        Raises:
+            Refused: there is no such migration, it is over, or it was decided before.
+        """
+        runner = self._runners.get(migration_id)
+        if runner is None or (runner.over and self.policies.approvals.get(migration_id) is None):
+            raise Refused(
+                Refusal(
+                    "APPROVAL_UNKNOWN",
+                    f"No migration {migration_id[:80]} is under way or waits for a human at {self.network}.",
+                    {"migrationId": migration_id[:80]},
+                    "`outrider approval list` shows those that wait.",
+                    status=404,
+                )
+            )
+        partner = runner.contract.home if runner.row.role is Role.TARGET else runner.contract.target
+        decided = await self.policies.approvals.decide(
+            migration_id, runner.contract, partner, grant=grant, by=by, sentence=sentence
+        )
+        if not runner.over:
+            await runner.tell(machine.Resume())
+        return decided
+
+    async def apply_policy(self) -> Applied:
+        """Read the policy's files now, and let every migration look at once.
+
+        Raises:
+            Refused: they make no policy; the one before counts.
+        """
+        applied = self.policies.apply()
+        await self.looked()
+        return applied
+
+    async def _follow_policy(self) -> None:
+        while True:
+            await self.clock.sleep(limits.POLICY_LOOK_MS / 1000)
+            if self.policies.look():
+                await self.looked()
+
     async def looked(self, service: str | None = None) -> None:
-        """Let migrations look at permissions now: one has come or was taken back."""
+        """Let migrations look at permissions and policy now: one has come, was taken back, or is another."""
         for runner in self._runners.values():
             if not runner.over and service in (None, runner.record.service):
                 try:
                     await runner.look()
-                except Unreachable as error:
+                except (Unreachable, Refused) as error:
                     log.warning("migration.look", migration=runner.id, why=str(error))
 
     def spread(self, envelope: str) -> None:
@@ -381,6 +434,10 @@ class Lmsf:
         own = self.permissions.exchange(runner.record.service)
         if runner.row.phase is not Phase.PERMITTING:
             return own if Fact.PERMITTED in runner.row.facts else Exchange(refusals=runner.record.refusals)
+        if isinstance(verdict, list):  # a human is asked only about what nothing else is against
+            verdict = [*verdict, *(await runner.judged(Action.SIGN)).told(self.network)]
+        elif against := await runner.allowed(Action.SIGN):
+            verdict = against
         if isinstance(verdict, list):
             first = verdict[0]
             await runner.tell(machine.Judged(runner.ending(first.code, first.sentence)), refusals=verdict)

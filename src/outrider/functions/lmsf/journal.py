@@ -13,7 +13,9 @@ from typing import Literal, NamedTuple
 
 import apsw
 
-Kind = Literal["migration", "deployment", "package", "permission", "revocation", "store", "anew", "software"]
+Kind = Literal[
+    "migration", "deployment", "package", "software", "permission", "revocation", "store", "anew", "approval"
+]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS document (
@@ -22,6 +24,9 @@ CREATE TABLE IF NOT EXISTS document (
 CREATE TABLE IF NOT EXISTS event (
   seq INTEGER PRIMARY KEY, migration TEXT NOT NULL, at_ms INTEGER NOT NULL,
   event TEXT NOT NULL, phase TEXT NOT NULL, why TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS decision (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, migration TEXT NOT NULL, body BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS event_of ON event (migration, seq);
 """
@@ -80,6 +85,33 @@ class Journal:
                 "SELECT at_ms, event, phase, why FROM event WHERE migration = ? ORDER BY seq", (migration,)
             )
             return [Logged(*row) for row in rows]
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, read)
+
+    async def decided(self, at_ms: int, migration: str, body: bytes, *, keep: int) -> None:
+        """Keep a decision of the policy, and of all decisions the last `keep`."""
+
+        def write() -> None:
+            with self._db:
+                self._db.execute(
+                    "INSERT INTO decision (at_ms, migration, body) VALUES (?, ?, ?)", (at_ms, migration, body)
+                )
+                newest = self._db.last_insert_rowid()
+                self._db.execute("DELETE FROM decision WHERE seq <= ?", (newest - keep,))
+
+        await asyncio.get_running_loop().run_in_executor(self._writer, write)
+
+    async def decisions(
+        self, *, since_ms: int = 0, migration: str = "", after: int = 0, limit: int = 100
+    ) -> list[tuple[int, int, str, bytes]]:
+        """Kept decisions from a time on, after a number, in their order: number, time, migration, body."""
+        statement = "SELECT seq, at_ms, migration, body FROM decision WHERE seq > ? AND at_ms >= ?"
+        values: tuple[int | str, ...] = (after, since_ms)
+        if migration:
+            statement, values = f"{statement} AND migration = ?", (*values, migration)
+
+        def read() -> list[tuple[int, int, str, bytes]]:
+            return [*self._db.execute(f"{statement} ORDER BY seq LIMIT ?", (*values, limit))]
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, read)
 

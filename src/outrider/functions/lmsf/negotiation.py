@@ -1,9 +1,10 @@
 """Offers and contracts: what home proposes, what the others check, and the bytes that all sign.
 
 There is one round: a network takes the terms or refuses with every reason. It checks what can be known before
-anything moves: that the offer is signed by the partner that sends it, that this engine covers the terms, and what its
-operator's policy says. A target checks that it has the NF types, the machine and the room; where another network than
-home is the source, that one checks that it hosts the service, and both that they are partners of each other.
+anything moves: that the offer is signed by the partner that sends it, and that this engine covers the terms; what its
+operator says to the software and to the whole is asked beside it (`judging`). A target checks that it has the NF types,
+the machine and the room; where another network than home is the source, that one checks that it hosts the service, and
+both that they are partners of each other.
 """
 
 import shutil
@@ -18,9 +19,9 @@ from outrider.core.contract import CONTRACT_TYPE, Contract, Window
 from outrider.core.manifest import Manifest
 from outrider.core.permission import Permission
 from outrider.core.refusal import Refusal
-from outrider.functions.lmsf.catalogue import Catalogue, no_room
+from outrider.functions.lmsf.catalogue import no_room
 from outrider.functions.lmsf.deployments import Deployments, fits
-from outrider.functions.lmsf.ports import Partner, Partners, Policy, Signer
+from outrider.functions.lmsf.ports import Partner, Partners, Signer
 from outrider.functions.lmsf.record import Envelope, Offer, Package
 from outrider.package import statements
 from outrider.package.statements import OperatorKeys
@@ -143,8 +144,6 @@ class Negotiation:
         deployments: Deployments,
         partners: Partners,
         signer: Signer,
-        policy: Policy | None,
-        catalogue: Catalogue,
     ) -> None:
         self._network = network
         self._nf_types = nf_types
@@ -152,8 +151,6 @@ class Negotiation:
         self._deployments = deployments
         self._partners = partners
         self._signer = signer
-        self._policy = policy
-        self._catalogue = catalogue
 
     def read(self, offer: Offer, partner: Partner, keys: OperatorKeys) -> Contract | list[Refusal]:
         """The terms of an offer that this partner really signed, for this network; nothing is judged yet."""
@@ -178,16 +175,13 @@ class Negotiation:
             if said != signed
         ] or contract
 
-    def judge(self, contract: Contract, manifest: Manifest, partner: Partner, size: int, now_ms: int) -> list[Refusal]:
+    def judge(self, contract: Contract, manifest: Manifest, size: int, now_ms: int) -> list[Refusal]:
         """Every reason against these terms; none to take them."""
         reasons = [*self._uncovered(contract, now_ms), *self._unlinked(contract)]
         if contract.source == self._network:
             reasons += self._not_hosting(contract)
         else:
             reasons += self._not_to_host(contract, manifest, size)
-            reasons += self._supplied(contract, manifest)
-        if self._policy is not None:
-            reasons += self._policy.judge_offer(contract, manifest, partner)
         return reasons
 
     def _unlinked(self, contract: Contract) -> list[Refusal]:
@@ -236,28 +230,13 @@ class Negotiation:
                     status=409,
                 )
             )
-        hosted = self._deployments.hosted()
-        if hosted >= limits.HOSTED_SERVICES and known is None:
-            reasons.append(
-                Refusal(
-                    "NO_ROOM",
-                    f"{self._network} hosts {hosted} services of partners already.",
-                    {"limit": str(limits.HOSTED_SERVICES)},
-                    "Return one first.",
-                )
-            )
+        if known is None and (full := self._deployments.full()) is not None:
+            reasons.append(full)
         # The archive, what it unpacks to, and as much again for the copy of the state.
         needed, free = 4 * size, shutil.disk_usage(self._folder).free
         if size > limits.PACKAGE_BYTES or free - needed < limits.DISK_RESERVE_BYTES:
             reasons.append(no_room(needed, free))
         return reasons
-
-    def _supplied(self, contract: Contract, manifest: Manifest) -> list[Refusal]:
-        """What this operator has against the software itself; the rest is judged when its package has come."""
-        withdrawn = self._catalogue.usable(contract.package_digest)
-        if withdrawn is not None:
-            return [withdrawn]
-        return self._catalogue.offered(manifest, contract.package_digest, contract.sbom_digest)
 
     def _uncovered(self, contract: Contract, now_ms: int) -> list[Refusal]:
         """Terms that this engine does not cover; it refuses rather than do something like them."""

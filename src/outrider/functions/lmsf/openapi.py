@@ -5,7 +5,14 @@ from importlib.resources import files
 from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.router import Router
 
-APIS = ("nlmsf-catalogue", "nlmsf-negotiation", "nlmsf-permission", "nlmsf-migration", "nlmsf-relocation")
+APIS = (
+    "nlmsf-catalogue",
+    "nlmsf-negotiation",
+    "nlmsf-permission",
+    "nlmsf-migration",
+    "nlmsf-policy",
+    "nlmsf-relocation",
+)
 
 
 def text(api: str) -> bytes:

@@ -1,4 +1,4 @@
-"""APIs for the own network: catalogue, deployments, permissions, migrations."""
+"""APIs for the own network: catalogue, deployments, permissions, migrations; `policing` adds the policy's."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ import msgspec
 
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
-from outrider.functions.lmsf import shown
+from outrider.functions.lmsf import policing, shown
 from outrider.functions.lmsf.catalogue import archive_range, byte_range, check_digest
 from outrider.functions.lmsf.engine import Lmsf
 from outrider.functions.lmsf.images import Restore
@@ -84,6 +84,7 @@ def routes(lmsf: Lmsf, add: Add) -> None:
     add("POST", f"{_MIGRATION}/migrations/{{migrationId}}/abort", api.abort)
     add("POST", f"{_MIGRATION}/migrations/{{migrationId}}/return", api.send_home)
     add("POST", f"{_MIGRATION}/migrations/{{migrationId}}/declare-lost", api.declare_lost)
+    policing.routes(lmsf, add)
 
 
 class Operator:
@@ -293,8 +294,6 @@ class Operator:
         runner = await self._lmsf.begin(wanted)
         if isinstance(runner, Refusal):
             return refusal_response(runner)
-        if isinstance(runner, list):
-            return refusal_response(*runner)
         return json_response(201, shown.migration(runner), [("location", f"{_MIGRATION}/migrations/{runner.id}")])
 
     async def migrations(self, request: Request) -> Response:

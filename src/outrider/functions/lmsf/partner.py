@@ -53,8 +53,10 @@ class FromPartner:
             return refusal_response(Refusal("PARTNER_UNKNOWN", f"{self._network} is no partner of this network."))
         answer = await self._lmsf.offered(offer, sender)
         if isinstance(answer, list):
-            return refusals_response(answer)
+            return refusal_response(*answer)
         if answer.row.phase is Phase.NEGOTIATING:
+            if answer.awaited is not None:
+                return refusal_response(answer.awaited)
             return problem(503, "NF_CONGESTION", "The offer is still being judged.", headers=[("retry-after", "1")])
         return json_response(201, Agreed(answer.record.contract, answer.record.store_id))
 
@@ -101,9 +103,3 @@ class FromPartner:
             sentence = "No migration with this network is being prepared from that package."
             return refusal_response(Refusal("PACKAGE_NOT_OFFERED", sentence))
         return await archive_range(self._lmsf.catalogue, request)
-
-
-def refusals_response(reasons: list[Refusal]) -> Response:
-    """A refusal with every reason: the first as the problem's cause, all of them in `refusals`."""
-    first = reasons[0]
-    return problem(first.status, first.code, first.sentence, facts=first.facts, remedy=first.remedy, refusals=reasons)

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from outrider.core.contract import Contract
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
 from outrider.core.supply import Component, Finding, SoftwareFacts
@@ -205,11 +204,22 @@ class Signer(Protocol):
         """The key's public half, as partners know it."""
 
 
-class Policy(Protocol):
-    """What this operator allows beyond the terms and the permissions; any refusal wins, all of them are told."""
+class PolicyFiles(Protocol):
+    """The files of this operator's policy; both calls are quick and block."""
 
-    def judge_offer(self, contract: Contract, manifest: Manifest, partner: Partner) -> Sequence[Refusal]:
-        """Reasons of this operator against hosting the service on these terms; none to allow it."""
+    @property
+    def path(self) -> str:
+        """Where they are, for people."""
+
+    def stamp(self) -> object:
+        """Another value whenever a file changes, comes or goes; equal to itself while none does."""
+
+    def read(self) -> dict[str, bytes]:
+        """Every file by name.
+
+        Raises:
+            OSError: they cannot be read; the error names the file.
+        """
 
 
 @dataclass(frozen=True, slots=True)

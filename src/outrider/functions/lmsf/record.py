@@ -73,6 +73,8 @@ class View(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """Lead only: the key of the content digests, so that all stores hash alike."""
     receipt: Envelope | None = None
     """Target only: the signed erasure receipt."""
+    patient_until_ms: int = 0
+    """Until when a human may decide about it, here or, as the lead has heard, at another party; 0 if nobody has to."""
     at_ms: int = 0
 
 

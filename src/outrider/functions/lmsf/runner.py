@@ -18,12 +18,15 @@ import structlog
 from outrider.core import limits
 from outrider.core.contract import Contract
 from outrider.core.refusal import Refusal, Refused
+from outrider.decide.policy.decision import Decision
+from outrider.decide.policy.request import Action
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.deployments import Deployments, host_failed
 from outrider.functions.lmsf.journal import Journal, Logged
 from outrider.functions.lmsf.keepers import Keepers
 from outrider.functions.lmsf.negotiation import Negotiation, terms_of, uncovered
 from outrider.functions.lmsf.permissions import Permissions
+from outrider.functions.lmsf.policies import Case, Policies
 from outrider.functions.lmsf.ports import Clock, HostFailed, Partners, Signer
 from outrider.functions.lmsf.record import Migration, Progress, View, role_of
 from outrider.functions.lmsf.teller import Teller
@@ -76,6 +79,7 @@ class Tools:
     keepers: Keepers
     catalogue: Catalogue
     permissions: Permissions
+    policies: Policies
     negotiation: Negotiation
     deployments: Deployments
     onward: Callable[[str, str], str | None]
@@ -107,6 +111,8 @@ class Runner:
         self.progress: Progress | None = record.back or record.last
         self.trouble = ""
         """What the last try of the current command met; empty when all goes well."""
+        self.awaited: Refusal | None = None
+        """That a human has to decide before the current command goes on."""
         self.tellers = [Teller(self, partner, tools.partners, tools.clock) for partner in self.partners]
         self._counted_ms = 0
         self._giver_gone = False
@@ -240,8 +246,23 @@ class Runner:
             giver_gone=home and not self.tools.hosting(record.service, self.contract.source),
             digest_key=record.digest_key if lead else None,
             receipt=record.receipt if not lead else None,
+            patient_until_ms=self.patient_for(partner),
             at_ms=self.tools.clock.now_ms(),
         )
+
+    def patient_for(self, partner: str) -> int:
+        """Until when a human may decide, as a partner is told: followers hear of each other from the lead.
+
+        The lead tells nobody who may not have had the offer yet; while the target has it, the giver has answered.
+        """
+        own = self.tools.policies.approvals.waits_until_ms(self.id)
+        if not self.row.role.leads:
+            return own
+        views = (self.record.peer, self.record.giver)
+        heard = {view.network: view.patient_until_ms for view in views if view is not None and view.network != partner}
+        if self.row.phase is Phase.NEGOTIATING:
+            return heard.get(self.partner, 0)
+        return max([own, *heard.values()])
 
     def waiting_for(self) -> str:
         """What has to happen next, and what is in its way."""
@@ -310,7 +331,7 @@ class Runner:
         self.record = msgspec.structs.replace(record, undone=self.record.undone)
         if step.row != before.row:
             log.info("migration", migration=self.id, phase=step.row.phase.value, why=step.why)
-            self.trouble = ""
+            self.trouble, self.awaited = "", None
             self._changed.set()
         if step.commands:
             self._do(step.commands)
@@ -345,15 +366,16 @@ class Runner:
         while True:
             try:
                 await self._acts[command](self)
-                self.trouble = ""
+                self.trouble, self.awaited = "", None
                 return True
             except Unreachable as error:
                 self.trouble = str(error)
             except (Refused, HostFailed) as error:
-                refusal = error.refusal if isinstance(error, Refused) else host_failed(self.record.service, error)
+                failed = (host_failed(self.record.service, error),) if isinstance(error, HostFailed) else error.refusals
                 if command not in WAY_BACK and not _passing(error):
-                    return self._give_up(*(error.refusals if isinstance(error, Refused) else (refusal,)))
-                self.trouble = str(refusal)
+                    return self._give_up(*failed)
+                self.trouble = str(failed[0])
+                self.awaited = failed[0] if failed[0].code == "APPROVAL_PENDING" else None
             except Exception as error:
                 log.exception("migration.fault", migration=self.id, command=command.name)
                 if command not in WAY_BACK:
@@ -363,8 +385,8 @@ class Runner:
             await self.tools.clock.sleep(pause_s)
             pause_s = min(2 * pause_s, _RETRY_MAX_S)
 
-    def _give_up(self, refusal: Refusal, *others: Refusal) -> bool:
-        self.post(machine.Failed(self.ending(refusal.code, refusal.sentence)), refusals=[refusal, *others])
+    def _give_up(self, refusal: Refusal, *more: Refusal) -> bool:
+        self.post(machine.Failed(self.ending(refusal.code, refusal.sentence)), refusals=[refusal, *more])
         return False
 
     # ---------------------------------------------------------------------------------------- the watcher
@@ -380,9 +402,10 @@ class Runner:
             await self.tools.clock.sleep(limits.PERMIT_CHECK_MS / 1000)
 
     async def look(self) -> None:
-        """One look: deadlines and permissions first, then progress."""
+        """One look: deadlines, permissions and the policy first, then progress."""
         self._look_at_clock()
         await self._look_at_permissions()
+        await self._look_at_policy()
         old = self.tools.clock.now_ms() - self._counted_ms >= limits.KEEPER_WAIT_MS
         if old and self.row.phase.rank >= Phase.COPYING.rank:
             await self.refresh()
@@ -393,7 +416,8 @@ class Runner:
         now_ms, phase, contract = self.tools.clock.now_ms(), self.row.phase, self.contract
         limit_ms = PHASE_LIMITS_MS.get(phase)
         entered_ms = self.record.phases.get(phase.value, now_ms)
-        if limit_ms is not None and now_ms - entered_ms > limit_ms:
+        patient_ms = self.patient_until_ms and self.patient_until_ms + limits.OFFER_LIMIT_MS
+        if limit_ms is not None and now_ms > max(entered_ms + limit_ms, patient_ms):
             sentence = f"{phase.value} took longer than {limit_ms // 1000} s: {self.waiting_for()}"
             self.post(machine.Overdue(phase, self.ending("PHASE_OVERDUE", sentence)))
         elif now_ms >= contract.window.end_ms:
@@ -421,6 +445,44 @@ class Runner:
             self.post(ended, refusals=verdict)
         if self.record.role is Role.TARGET:
             await self.tools.keepers.permit(self.record.service, False)
+
+    async def _look_at_policy(self) -> None:
+        """Whether this operator's policy, as it is now, lets it go on; if not, what becomes of it is the policy's."""
+        if self.row.phase.rank < Phase.PREPARING.rank or self.row.phase not in (*machine.BEFORE, *machine.SERVING):
+            return
+        stop = False
+        try:
+            decision = await self.judged(Action.STAY)
+            reasons, stop = decision.told(self.tools.network), decision.outcome == "abort"
+        except Refused as refused:  # the facts cannot be had, so it cannot be allowed
+            reasons = list(refused.refusals)
+        if not reasons:
+            return
+        ending = self.ending(reasons[0].code, reasons[0].sentence)
+        self.post(machine.StopAsked(ending) if stop else machine.TermsEnded(ending), refusals=reasons)
+
+    async def judged(self, action: Action) -> Decision:
+        """What this operator's policy says to an action of this migration, now."""
+        return await self.tools.policies.judge(action, self._case())
+
+    async def allowed(self, action: Action) -> list[Refusal]:
+        """What this operator's policy has against an action, once a human has decided where it asks for one.
+
+        Raises:
+            Refused: nobody has decided yet (503); to be tried again.
+        """
+        return await self.tools.policies.awaited(self._case(), await self.judged(action))
+
+    def _case(self) -> Case:
+        return Case(self.id, self.contract, self.record.manifest, self.row.role, self.row.phase)
+
+    @property
+    def patient_until_ms(self) -> int:
+        """Until when a human, here or at another party, may decide about it; 0 if nobody has to."""
+        own = self.tools.policies.approvals.waits_until_ms(self.id)
+        return max(
+            [own, *(view.patient_until_ms for view in (self.record.peer, self.record.giver) if view is not None)]
+        )
 
     def _look_at_ues(self) -> None:
         """Whether the service has more UEs by now than the contract covers; then it does not stay there."""

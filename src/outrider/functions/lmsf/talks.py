@@ -1,22 +1,26 @@
 """What LMSFs say to each other before anything is prepared: the offer, its answers, and all permissions."""
 
-import asyncio
-
 import msgspec
 
 from outrider.core.refusal import Refusal, Refused
+from outrider.decide.policy.request import Action
+from outrider.functions.lmsf import judging
 from outrider.functions.lmsf.negotiation import check_answer
 from outrider.functions.lmsf.record import Agreed, Exchange, Offer
 from outrider.functions.lmsf.runner import Runner
 from outrider.protocol import migration as machine
+from outrider.protocol.phase import Role
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Response
-from outrider.sbi.problem import refusals_from
+from outrider.sbi.problem import refusal_from, refusals_from
 
 
 def _busy(response: Response, partner: str) -> None:
     """Answers that say nothing about the request are as good as none."""
     if response.status in (401, 429, 500, 502, 503, 504):
+        refusal = refusal_from(response, "")
+        if refusal.code == "APPROVAL_PENDING":
+            raise Unreachable(f"{refusal.sentence} {refusal.remedy}", not_sent=False)
         raise Unreachable(f"{partner} answers {response.status}", not_sent=False)
 
 
@@ -26,6 +30,9 @@ async def send_offer(r: Runner) -> None:
     Where another network gives, that one signs first: the target then sees that the source agrees.
     """
     contract = r.record.contract
+    if reasons := await r.allowed(Action.ONWARD if r.contract.onward else Action.SEND):
+        _refuse(r, machine.OfferJudged, reasons, r.tools.network)
+        return
     changes: dict[str, str] = {}
     signed = [r.tools.network]
     for partner in reversed(r.partners):
@@ -75,9 +82,9 @@ async def judge_offer(r: Runner) -> None:
     if partner is None:
         raise Refused(Refusal("PARTNER_UNKNOWN", f"{r.partner} is no partner of this network any more."))
     now_ms = tools.clock.now_ms()
-    judge = tools.negotiation.judge
-    reasons = await asyncio.to_thread(judge, r.contract, record.manifest, partner, record.package_bytes, now_ms)
-    if reasons:
+    reasons = tools.negotiation.judge(r.contract, record.manifest, record.package_bytes, now_ms)
+    action = Action.ONWARD if r.row.role is Role.GIVER else Action.HOST
+    if reasons := await judging.against(r, action, reasons):
         _refuse(r, machine.OfferJudged, reasons, tools.network)
         return
     signed = tools.negotiation.sign(record.contract)
@@ -88,11 +95,14 @@ async def judge_offer(r: Runner) -> None:
 
 
 async def check_permissions(r: Runner) -> None:
-    """Lead: exchange permissions with the others; all sides judge the same ones.
+    """Lead: exchange permissions with the others; all sides judge the same ones, and each its own policy.
 
     Where there are three, home asks each for its own first, judges them, and then gives them all to each.
     """
     tools, presented = r.tools, []
+    if reasons := await r.allowed(Action.SIGN):
+        _refuse(r, machine.Judged, reasons, tools.network)
+        return
     three = len(r.partners) > 1
     for partner in r.partners if three else ():
         answer = await _exchange(r, "GET", partner)
@@ -101,9 +111,9 @@ async def check_permissions(r: Runner) -> None:
             return
         presented += await tools.permissions.take(answer, partner)
     if three:
-        reasons = tools.permissions.judge(r.contract, r.record.manifest, instances=1, presented=presented)
-        if isinstance(reasons, list):
-            _refuse(r, machine.Judged, reasons, tools.network)
+        alone = tools.permissions.judge(r.contract, r.record.manifest, instances=1, presented=presented)
+        if isinstance(alone, list):
+            _refuse(r, machine.Judged, alone, tools.network)
             return
     against: list[tuple[str, list[Refusal]]] = []
     for partner in r.partners:

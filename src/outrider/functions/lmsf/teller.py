@@ -32,6 +32,9 @@ class Side(Protocol):
     def view(self, partner: str) -> View:
         """What that partner is told."""
 
+    def patient_for(self, partner: str) -> int:
+        """Until when that partner has to wait for a human's word, as it is told; 0 if it need not be told."""
+
     def heard(self, view: View) -> None:
         """The partner has told where it stands."""
 
@@ -74,8 +77,9 @@ class Teller:
         pause_ms = float(limits.TELL_RETRY_MIN_MS)
         while not self.done:
             await self._wait()
-            # Before PREPARING the target is asked, not told.
-            if self._side.record.row.phase in (Phase.NEGOTIATING, Phase.PERMITTING):
+            # Before PREPARING the target is asked, not told; but for that a human may take longer than a phase.
+            early = self._side.record.row.phase in (Phase.NEGOTIATING, Phase.PERMITTING)
+            if early and not self._side.patient_for(self.partner):
                 continue
             told = self._side.record.row
             answered = await self._tell()

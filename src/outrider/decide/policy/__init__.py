@@ -1,0 +1,1 @@
+"""What this operator allows beyond terms and permissions: `decide(policy, request) -> Decision`, pure."""
