@@ -25,7 +25,7 @@ _CODE = re.compile(r"^[A-Z][A-Z0-9]*(_[A-Z0-9]+)+$")
 # ---------------------------------------------------------------------------------------------------- causes
 
 
-STATUSES = {"no": "403", "same": "403", "_no": "403", "BadProfile": "400", "BadQuery": "400"}
+STATUSES = {"_found": "409", "no": "403", "same": "403", "_no": "403", "BadProfile": "400", "BadQuery": "400"}
 """Status that a helper gives to all its refusals."""
 
 
@@ -41,7 +41,7 @@ class Cause(NamedTuple):
 CARRIERS = {
     "Refusal", "problem", "no", "_no", "same", "BadProfile", "BadQuery", "WorkerFault", "Ending", "ending", "busy",
     "turn_away", "SendNotOwner", "SendRefused", "NotOwner", "_decode", "_incorrect", "refuse", "Grant", "_refused",
-    "alarm", "Reason", "Unmet",
+    "alarm", "Reason", "Unmet", "_found",
 }  # fmt: skip
 """What takes a cause as an argument. A new helper that makes refusals is added here."""
 
@@ -136,6 +136,15 @@ def _words(node: ast.AST | None) -> str:
 
 
 MEANINGS = {
+    "AUDIT_CUT": ("409", "Events of the log are missing; the sentence says which."),
+    "AUDIT_EDITED": ("409", "A line of the log is not as it was written; the sentence says which."),
+    "AUDIT_HEAD_FORKED": ("409", "A partner gives another event of the same number than before: its log was changed."),
+    "AUDIT_HEAD_MALFORMED": ("400", "The signed head of an audit log cannot be read."),
+    "AUDIT_INSERTED": ("409", "A line is in the log that does not belong to it."),
+    "AUDIT_OF_ANOTHER": ("409", "An event of another network's log is in this one."),
+    "AUDIT_REORDERED": ("409", "Lines of the log stand in another order than they were written in."),
+    "AUDIT_REPLACED": ("409", "An event does not follow the one before it: one of them was written anew."),
+    "AUDIT_REWRITTEN": ("409", "The log does not fit a head that was signed: it was written anew before that."),
     "ARRIVAL_RATE": ("", "More arrivals are asserted than may be without proof; the UE is asked for again later."),
     "ARRIVAL_NOT_PROVED": ("", "The UE is said to have arrived, without the evidence that the contract asks for."),
     "CARD_CA": ("403", "The card's certificate authority is not usable."),

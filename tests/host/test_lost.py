@@ -105,7 +105,7 @@ async def test_what_a_lost_store_had_is_served_at_home_again_with_its_shadow(net
 async def test_whole_partitions_come_back_with_the_ues_that_follow_them(net):
     keys = [await net.create(f"imsi-{i}") for i in range(8)]
     await net.begin("m", A, B, sweep="all")
-    await net.until(lambda: net.hosts[A].mover.settled(net.hosts[A].migrations.get("m")), "the sweep")
+    await net.until(lambda: net.hosts[A].migrations.get("m").settled, "the sweep")
     for i in range(8):
         assert await net.add(B, f"imsi-{i}") == 2
     await net.until(lambda: not net.hosts[B].followers.shadow.pending.lag, "the shadow")

@@ -71,6 +71,45 @@ async def test_the_end_of_a_sweep_answers_at_once(net, monkeypatch):
     assert (answer["remainingUes"], answer["movedUes"], answer["doubtUes"]) == (0, len(keys), 0)
 
 
+async def test_ues_that_arrive_early_change_nothing_in_what_is_said_of_the_copy(net):
+    net.cut = {(A, B)}
+    await net.create("imsi-1")
+    await net.begin("m", A, B)
+    answer = await Lmsf(net, A).get("/migrations/m")
+    assert (answer["state"], answer["waitingFor"]) == ("copying", "the copy to become durable at the target")
+    net.cut.clear()
+    await net.until(lambda: net.hosts[A].followers.durable("m"), "the copy")
+    answer = await Lmsf(net, A).get("/migrations/m")
+    assert (answer["state"], answer["waitingFor"]) == ("relocating", "UEs to arrive at the target")
+
+
+async def test_a_keeper_that_restarts_after_its_sweep_has_ended_does_not_copy_or_sweep_again(net):
+    key = await net.create("imsi-1")
+    await net.begin("m", A, B, sweep="all")
+    await net.until(lambda: net.hosts[A].migrations.get("m").settled, "the sweep")
+    await net.until(lambda: net.hosts[A].store.row(key).state is Ownership.FOREIGN, "its answer")
+    host = await net.restart(A)
+    assert (await Lmsf(net, A).get("/migrations/m"))["state"] == "settled"
+    assert not host.followers.copies()
+    net.stayed()
+    host.identities.registered("imsi-1")  # the UE turns back, and stays
+    await net.until(lambda: host.store.row(key).state is Ownership.OWNED, "the way back")
+    await net.restart(A)
+    await net.relocate("m", A, sweep="all")
+    await asyncio.sleep(0.2)
+    assert await net.add(A, "imsi-1") == 2
+    assert net.hosts[A].store.row(key).state is Ownership.OWNED
+
+
+async def test_a_sweep_of_all_takes_the_place_of_one_of_arrivals_at_once(net):
+    keys = [await net.create(f"imsi-{i}") for i in range(5)]
+    await net.begin("m", A, B)
+    await net.until(lambda: net.hosts[A].followers.durable("m"), "the copy")
+    await net.relocate("m", A, sweep="all")
+    await net.until(lambda: net.hosts[A].migrations.get("m").settled, "the sweep")
+    assert {net.hosts[B].store.row(key).state for key in keys} == {Ownership.OWNED}
+
+
 async def test_an_abort_answers_at_once_and_again_when_no_doubt_is_left(net, monkeypatch):
     monkeypatch.setattr(limits, "KEEPER_WAIT_MS", 60_000)
     key = await net.create("imsi-1")

@@ -102,7 +102,7 @@ async def test_return_brings_every_key_home_by_difference_only(net):
     await net.hosts[B].finish("m")
     await net.until(lambda: not net.hosts[B].followers.shadow.pending.lag, "the shadow")
     await net.begin("m-back", B, A, sweep="all")
-    await net.until(lambda: net.hosts[B].mover.settled(net.hosts[B].migrations.get("m-back")), "the return")
+    await net.until(lambda: net.hosts[B].migrations.get("m-back").settled, "the return")
     assert net.hosts[B].grants.sent_bodies["same"] >= 5
     for i in range(5):
         assert await net.add(A, f"imsi-{i}") == 3
@@ -111,7 +111,7 @@ async def test_return_brings_every_key_home_by_difference_only(net):
 async def test_move_all_flips_whole_partitions(net):
     keys = [await net.create(f"imsi-{i}") for i in range(20)]
     await net.begin("m", A, B, sweep="all")
-    await net.until(lambda: net.hosts[A].mover.settled(net.hosts[A].migrations.get("m")), "the sweep")
+    await net.until(lambda: net.hosts[A].migrations.get("m").settled, "the sweep")
     for i, key in enumerate(keys):
         assert state(net, B, key) is Ownership.OWNED
         assert state(net, A, partition_key(key[1])) is Ownership.FOREIGN
@@ -135,7 +135,7 @@ async def test_move_all_under_load_loses_and_doubles_nothing(net):
 
     tasks = [asyncio.create_task(load(name)) for name in names]
     await net.begin("m", A, B, sweep="all")
-    await net.until(lambda: net.hosts[A].mover.settled(net.hosts[A].migrations.get("m")), "the sweep")
+    await net.until(lambda: net.hosts[A].migrations.get("m").settled, "the sweep")
     done.set()
     counts = await asyncio.gather(*tasks)
     for name, count in zip(names, counts, strict=True):
@@ -437,7 +437,7 @@ async def test_a_network_that_owns_nothing_does_not_copy_over_what_home_has_of_o
     assert await net.add(B, "imsi-1") == 2
     await net.begin("m-c", A, C, relocate=False)
     await net.begin("m-c-back", C, A, sweep="all")
-    await net.until(lambda: net.hosts[C].mover.settled(net.hosts[C].migrations.get("m-c-back")), "the way back")
+    await net.until(lambda: net.hosts[C].migrations.get("m-c-back").settled, "the way back")
     await net.until(lambda: not net.hosts[B].followers.shadow.pending.lag, "the shadow")
     assert net.hosts[A].store.context(key).head == net.hosts[B].store.context(key).head
 
@@ -445,7 +445,7 @@ async def test_a_network_that_owns_nothing_does_not_copy_over_what_home_has_of_o
 async def test_home_gets_whole_what_does_not_add_up_in_a_partition_that_comes_back(net):
     key = await net.create("imsi-1")
     await net.begin("m", A, B, sweep="all")
-    await net.until(lambda: net.hosts[A].mover.settled(net.hosts[A].migrations.get("m")), "the sweep")
+    await net.until(lambda: net.hosts[A].migrations.get("m").settled, "the sweep")
     assert await net.add(B, "imsi-1") == 2
     await net.until(lambda: not net.hosts[B].followers.shadow.pending.lag, "the shadow")
     await net.stores[A][1].submit(Replace(key, key + b"\x00", [], []))  # home's copy is gone, whatever took it

@@ -86,7 +86,7 @@ async def test_the_abort_does_not_wait_for_a_partner_that_is_not_there(pair: Any
     assert pair.world.keeper(A).migrations[name].aborted == "GROUP_TURNED_AWAY"
 
 
-async def test_before_anything_moved_the_source_ends_without_the_partner(pair: Any) -> None:
+async def test_while_nothing_has_moved_the_source_ends_without_the_partner(pair: Any) -> None:
     name, release = await pair.held_in("COPYING")
     pair.a.cut = pair.b.cut = True
     await _abort(pair.a, name)
@@ -154,7 +154,7 @@ async def test_the_target_erases_nothing_while_it_owns_a_ue(pair: Any) -> None:
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-@pytest.mark.parametrize(("phase", "end"), [("COPYING", "ABORTED"), ("SETTLED", "RETIRED")])
+@pytest.mark.parametrize(("phase", "end"), [("PREPARING", "ABORTED"), ("COPYING", "RETIRED"), ("SETTLED", "RETIRED")])
 async def test_a_revoked_permission_ends_it(networks: Any, phase: str, end: str, side: str) -> None:
     await networks.a.deploy()
     ids = {"source": await networks.a.permit(), "target": await networks.b.permit()}

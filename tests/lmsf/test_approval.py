@@ -217,7 +217,7 @@ async def test_old_answers_are_forgotten_first(tmp_path: Any, pair: Any, monkeyp
     monkeypatch.setattr(approvals, "KEPT", 3)
     name = (await pair.migrate(move_all=True))["migrationId"]
     contract = pair.a.lmsf.get(name).contract
-    journal = Journal(tmp_path / "j.db")
+    journal = Journal(tmp_path / "j.db", A, pair.a.clock)
     queue = approvals.Approvals(A, journal, pair.a.clock)
     for n in range(6):
         await queue.decide(f"m-{n}", contract, B, grant=n == 0, by="chief", sentence="")

@@ -108,7 +108,7 @@ async def test_what_is_not_lost_is_not_declared_so(pair: Any) -> None:
 
 
 async def test_before_a_ue_can_have_moved_nothing_is_lost(pair: Any) -> None:
-    name, release = await pair.held_in("COPYING")
+    name, release = await pair.held_in("PREPARING")
     assert (await declare(pair.a, name, "any", 409))["cause"] == "NOTHING_LOST"
     release()
 

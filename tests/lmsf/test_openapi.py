@@ -9,7 +9,7 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
-from outrider.core import loss
+from outrider.core import audit, loss
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
 from outrider.core.supply import Finding
@@ -17,6 +17,7 @@ from outrider.decide.policy import decision, request
 from outrider.decide.policy.invalid import Problem
 from outrider.functions.lmsf import (
     approvals,
+    audit_api,
     image,
     images,
     impact,
@@ -26,7 +27,8 @@ from outrider.functions.lmsf import (
     policies,
     record,
     shown,
-)  # fmt: skip
+    witness,
+)
 from outrider.functions.lmsf.negotiation import Wanted
 from outrider.functions.lmsf.permissions import PermissionView
 from outrider.protocol import messages
@@ -62,6 +64,10 @@ STRUCTS: dict[str, dict[str, Any]] = {
         "Decided": policies.Decided, "PolicyRequest": request.Request, "Sbom": request.Sbom,
         "Approval": approvals.Approval, "Part": request.Part, "Decision": decision.Decision,
         "Reason": decision.Reason, "Refusal": Refusal,
+    },
+    "nlmsf-audit": {
+        "Event": audit.Event, "Actor": audit.Actor, "RecordedEvent": audit_api.RecordedEvent,
+        "KeptHead": audit_api.KeptHead, "SignedHead": witness.SignedHead,
     },
 }  # fmt: skip
 
@@ -125,7 +131,7 @@ def test_schemas_have_the_members_that_the_code_writes(api: str, schema: str, st
     fields = {f.encode_name: f for f in msgspec.structs.fields(struct)}
     assert set(described["properties"]) == set(fields)
     required = {name for name, f in fields.items() if f.required}
-    if struct in (record.Offer, record.Agreed, Wanted):  # what is sent to us: as strict as the code
+    if struct in (record.Offer, record.Agreed, Wanted, witness.SignedHead):  # what is sent to us: as strict as the code
         assert set(described["required"]) == required
 
 

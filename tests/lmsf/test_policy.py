@@ -9,6 +9,7 @@ import pytest
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
 from outrider.core.supply import Component
+from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.journal import Journal
 
 A, B, C = "999-70", "999-71-000007ed9d5", "999-72"
@@ -242,12 +243,12 @@ async def test_a_full_disk_begins_nothing_and_keeps_no_stay_alive(pair: Any, mon
 
 
 async def test_decisions_are_kept_over_a_restart_and_bounded(tmp_path: Any) -> None:
-    journal = Journal(tmp_path / "j.db")
+    journal = Journal(tmp_path / "j.db", A, SystemClock())
     for n in range(20):
         await journal.decided(n, f"m-{n % 2}", b"body", keep=5)
     assert [row[0] for row in await journal.decisions()] == [16, 17, 18, 19, 20]
     journal.close()
-    again = Journal(tmp_path / "j.db")
+    again = Journal(tmp_path / "j.db", A, SystemClock())
     assert [row[:3] for row in await again.decisions(migration="m-1", after=16)] == [(18, 17, "m-1"), (20, 19, "m-1")]
     assert [row[0] for row in await again.decisions(since_ms=18, limit=1)] == [19]
     again.close()

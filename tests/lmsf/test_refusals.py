@@ -303,7 +303,7 @@ async def test_a_hosted_service_is_not_the_targets_to_send(pair: Any) -> None:
 async def test_nothing_to_return_before_a_ue_can_have_moved(pair: Any) -> None:
     pair.world.frozen = True
     name = (await pair.migrate())["migrationId"]
-    await pair.reach(name, "COPYING")
+    await pair.reach(name, "PREPARING")
     answer = await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=409)
     assert answer["cause"] == "NOTHING_TO_RETURN"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +10,9 @@ import pytest
 
 from outrider.core.ids import NetworkId
 from outrider.functions.lmsf.instances import selection
+from outrider.protocol.phase import Fact
 from outrider.sbi.http import Request
+from outrider.sbi.problem import problem
 
 A, B = "999-70", "999-71-000007ed9d5"
 SERVICE = "group-coordination"
@@ -59,19 +62,35 @@ async def test_the_target_can_ask_for_the_return(pair: Any) -> None:
     await pair.clear_at_target()
 
 
-async def test_consumers_find_the_migrated_instance_from_relocating_until_it_is_retired(pair: Any) -> None:
+def _untold_when_registered(pair: Any) -> Callable[[], None]:
+    """Neither side hears where the other stands once the instances are registered."""
+    held = {"on": True}
+
+    def hold(method: str, path: str) -> Any:
+        deployed = pair.b.lmsf.deployments.get(SERVICE)
+        registered = deployed is not None and bool(deployed.instances)
+        return problem(503, "NF_CONGESTION", "held") if held["on"] and registered and method == "PUT" else None
+
+    pair.a.intercept = pair.b.intercept = hold
+    return lambda: held.update(on=False)
+
+
+async def test_consumers_find_the_migrated_instance_from_the_copy_on_until_it_is_retired(pair: Any) -> None:
     assert await pair.b.discovered() == []
     pair.world.frozen = True
+    release = _untold_when_registered(pair)
     name = (await pair.migrate(move_all=True))["migrationId"]
-    await pair.reach(name, "COPYING")
+    await pair.reach(name, "PREPARING")
+    assert await pair.b.lmsf.get(name).until(lambda row: Fact.PREPARED in row.facts, 15_000)
     assert await pair.b.discovered() == [], "registered, but undiscoverable"
     registered = pair.b.lmsf.deployments.get(SERVICE)
     assert registered.nf_status == "UNDISCOVERABLE"
     assert len({i.nf_instance_id for i in registered.instances}) == 3, "one NF instance for each NF service"
 
-    pair.world.frozen = False
-    await pair.reach(name, "SETTLED")
-    found = await pair.b.discovered()
+    release()
+    await pair.reach(name, "COPYING")
+    while not (found := await pair.b.discovered()):
+        await asyncio.sleep(0.002)
     assert found[0]["customInfo"]["lms"] == {
         "service": SERVICE, "version": "1.0.0", "home": A, "migrationId": name,
     }  # fmt: skip

@@ -55,10 +55,10 @@ forbidden        .        AG            .      .       .     .     .          . 
 Prepared         .        .             .      .       .     .     .          .          .       .
 CopyDurable      .        .             .      RL      .     .     .          .          .       .
 AllMoved         .        .             .      .       SE    .     .          .          .       .
-ReturnAsked      .        .             .      .       RN    RN    .          .          .       .
-TermsEnded       AG       AG            AG     AG      RN    RN    .          .          .       .
+ReturnAsked      .        .             .      RN      RN    RN    .          .          .       .
+TermsEnded       AG       AG            AG     RN      RN    RN    .          .          .       .
 StopAsked        AG       AG            AG     AG      AG    AG    AG         .          .       .
-DeclaredLost     .        .             .      .       AG+LOST AG+LOST AG+LOST +LOST     .       .
+DeclaredLost     .        .             .      AG+LOST AG+LOST AG+LOST AG+LOST +LOST     .       .
 Failed           AG       AG            AG     AG      AG    AG    AG         .          .       .
 Stopped          .        .             .      .       .     .     .          +STOPPED   .       .
 Decided          .        .             .      .       .     .     .          .          .       .
@@ -75,7 +75,7 @@ peer_PREPARING   .        .             .      .       .     .     .          . 
 peer_COPYING     .        .             .      .       .     .     .          .          .       .
 peer_RELOCATING  .        .             .      .       .     .     .          .          .       .
 peer_SETTLED     .        .             .      .       .     .     .          .          .       .
-peer_RETURNING   .        .             .      .       RN    RN    .          .          .       .
+peer_RETURNING   .        .             .      RN      RN    RN    .          .          .       .
 peer_ABORTING    AG       AG            AG     AG      AG    AG    AG         .          .       .
 peer_RETIRED     .        .             .      .       .     .     .          .          .       .
 peer_ABORTED     AG       AG            AG     AG      AG    AG    AG         .          .       .
@@ -92,8 +92,8 @@ forbidden        .           AG          .          .       .     .     .       
 Prepared         .           .           +PREPARED  .       .     .     .         .         .        .
 CopyDurable      .           .           .          .       .     .     .         .         .        .
 AllMoved         .           .           .          .       .     .     .         .         .        .
-ReturnAsked      .           .           .          .       RN    RN    .         .         .        .
-TermsEnded       AG          AG          AG         AG      RN    RN    .         .         .        .
+ReturnAsked      .           .           .          RN      RN    RN    .         .         .        .
+TermsEnded       AG          AG          AG         RN      RN    RN    .         .         .        .
 StopAsked        AG          AG          AG         AG      AG    AG    AG        .         .        .
 DeclaredLost     .           .           .          .       .     .     .         .         .        .
 Failed           AG          AG          AG         AG      AG    AG    AG        .         .        .
@@ -129,8 +129,8 @@ forbidden        .        AG            .      .       .     .     .          . 
 Prepared         .        .             .      .       .     .     .          .          .       .
 CopyDurable      .        .             .      RL      .     .     .          .          .       .
 AllMoved         .        .             .      .       SE    .     .          .          .       .
-ReturnAsked      .        .             .      .       RN    RN    .          .          .       .
-TermsEnded       AG       AG            AG     AG      RN    RN    .          .          .       .
+ReturnAsked      .        .             .      RN      RN    RN    .          .          .       .
+TermsEnded       AG       AG            AG     RN      RN    RN    .          .          .       .
 StopAsked        AG       AG            AG     AG      AG    AG    AG         .          .       .
 DeclaredLost     .        .             .      .       .     .     .          .          .       .
 Failed           AG       AG            AG     AG      AG    AG    AG         .          .       .
@@ -149,7 +149,7 @@ peer_PREPARING   .        .             .      .       .     .     .          . 
 peer_COPYING     .        .             .      .       .     .     .          .          .       .
 peer_RELOCATING  .        .             .      .       .     .     .          .          .       .
 peer_SETTLED     .        .             .      .       .     .     .          .          .       .
-peer_RETURNING   .        .             .      .       RN    RN    .          .          .       .
+peer_RETURNING   .        .             .      RN      RN    RN    .          .          .       .
 peer_ABORTING    AG       AG            AG     AG      AG    AG    AG         .          .       .
 peer_RETIRED     .        .             .      .       .     .     .          .          .       .
 peer_ABORTED     AG       AG            AG     AG      AG    AG    AG         .          .       .
@@ -166,8 +166,8 @@ forbidden        .          AG         .          .          .          .       
 Prepared         .          .          +PREPARED  .          .          .          .          .          .          .
 CopyDurable      .          .          .          +COPIED    .          .          .          .          .          .
 AllMoved         .          .          .          .          +MOVED     .          .          .          .          .
-ReturnAsked      .          .          .          .          RN         RN         .          .          .          .
-TermsEnded       AG         AG         AG         AG         RN         RN         .          .          .          .
+ReturnAsked      .          .          .          RN         RN         RN         .          .          .          .
+TermsEnded       AG         AG         AG         RN         RN         RN         .          .          .          .
 StopAsked        AG         AG         AG         AG         AG         AG         AG         .          .          .
 DeclaredLost     .          .          .          .          .          .          .          .          .          .
 Failed           AG         AG         AG         AG         AG         AG         AG         .          .          .
@@ -294,9 +294,10 @@ def test_a_giver_that_has_given_nothing_ends_without_the_others() -> None:
     for phase in m.BEFORE:
         row = go(at(Role.GIVER, phase), m.StopAsked(WHY), m.Stopped(), m.Decided())
         assert row.phase is P.ABORTED
-    stopped = go(at(Role.GIVER, P.RELOCATING), m.StopAsked(WHY), m.Stopped(), m.Decided())
-    assert stopped.phase is P.ABORTING
-    assert go(stopped, m.PeerIs(P.ABORTED)).phase is P.ABORTED
+    for phase in m.SERVING:
+        stopped = go(at(Role.GIVER, phase), m.StopAsked(WHY), m.Stopped(), m.Decided())
+        assert stopped.phase is P.ABORTING
+        assert go(stopped, m.PeerIs(P.ABORTED)).phase is P.ABORTED
 
 
 def test_a_giver_stops_its_keeper_first_on_every_way_back() -> None:
@@ -399,11 +400,11 @@ def test_an_abort_stops_the_own_keeper_before_it_tells_the_partner(role: Role, p
 def test_keys_are_taken_back_only_if_they_can_have_moved() -> None:
     for phase in m.LIVE:
         row = go(at(Role.SOURCE, phase), m.StopAsked(WHY), m.Stopped())
-        assert (C.TAKE_BACK in demands(row)) == may_have_moved(row) == (phase.rank >= P.RELOCATING.rank)
+        assert (C.TAKE_BACK in demands(row)) == may_have_moved(row) == (phase.rank >= P.COPYING.rank)
 
 
 def test_what_a_lost_store_had_is_taken_back_by_the_own_keeper_after_it_has_stopped() -> None:
-    for phase in (P.RELOCATING, P.SETTLED, P.RETURNING):
+    for phase in (P.COPYING, P.RELOCATING, P.SETTLED, P.RETURNING):
         row = go(at(Role.SOURCE, phase), m.DeclaredLost(WHY))
         assert demands(row) == (C.STOP_GRANTING, C.TELL_PARTNER)
         stopped = go(row, m.Stopped())
@@ -419,6 +420,34 @@ def test_an_abort_that_waits_for_a_lost_store_gets_its_cause_and_keeps_what_it_m
     assert C.DECLARE_LOST in demands(row)
     home = go(row, m.Whole())
     assert go(home, m.DeclaredLost(Ending("AGAIN", "too late"))) == home
+
+
+@pytest.mark.parametrize("role", [Role.SOURCE, Role.HOME, Role.GIVER])
+@pytest.mark.parametrize("phase", [P.COPYING, P.RELOCATING])
+def test_the_keeper_gives_before_the_partner_hears_of_it(role: Role, phase: Phase) -> None:
+    """Else a UE could find the service at the target, ask for its context, and be told that nothing is given."""
+    opens = C.START_COPY if phase is P.COPYING else C.RELOCATE
+    commands = demands(at(role, phase))
+    assert commands.index(opens) < commands.index(C.TELL_PARTNER)
+
+
+def test_who_arrives_while_the_copy_runs_finds_the_service_at_the_target() -> None:
+    assert demands(at(Role.TARGET, P.COPYING))[0] is C.MAKE_DISCOVERABLE
+    assert C.MAKE_DISCOVERABLE not in demands(at(Role.TARGET, P.PREPARING, F.PREPARED))
+
+
+def test_an_abort_of_the_copy_takes_back_who_came_early_before_the_target_erases() -> None:
+    row = go(at(Role.SOURCE, P.COPYING), m.StopAsked(WHY), m.Stopped())
+    assert demands(row) == (C.TAKE_BACK, C.TELL_PARTNER)
+    target = go(at(Role.TARGET, P.COPYING), m.PeerIs(P.ABORTING, frozenset(), WHY), m.Stopped())
+    assert not may_clear(target)
+    taking = go(target, m.PeerIs(P.ABORTING, frozenset({F.STOPPED, F.RECEIVING})))
+    assert demands(taking) == (C.TELL_PARTNER, C.GIVE_BACK, C.CHECK_EMPTY)
+
+
+def test_an_abort_of_a_copy_from_which_nobody_came_early_needs_no_answer() -> None:
+    row = go(at(Role.SOURCE, P.COPYING), m.StopAsked(WHY), m.Stopped(), m.Receiving(), m.Whole(), m.PeerSilent())
+    assert row.phase is P.ABORTED
 
 
 def test_the_target_gives_back_only_when_the_source_takes() -> None:
@@ -456,6 +485,7 @@ FORBIDDEN_BACK = {
     C.SEND_OFFER,
     C.CHECK_PERMISSIONS,
     C.START_COPY,
+    C.AWAIT_COPY,
     C.RELOCATE,
     C.AWAIT_MOVED,
     *demands(at(Role.TARGET, P.PREPARING)),

@@ -74,7 +74,8 @@ class World:
         self.commands: dict[Role, list[Command]] = {S: [], T: []}
         self.arriving: dict[Role, list[Any]] = {S: [m.Begin()], T: []}
         self.keepers = Keepers()
-        self.stopping = False
+        self.early = False
+        """A key has moved while the copy ran."""
 
     def feed(self, role: Role, event: Any) -> None:
         if role not in self.rows:
@@ -92,6 +93,7 @@ class World:
         """One thing happens; with `good` nothing is lost any more, so that there is an end."""
         chance = self.chance
         self.keepers.move(chance)
+        self.early |= self.rows[S].phase is Phase.COPYING and "T" in self.keepers.keys
         role = chance.choice([S, T])
         if self.arriving[role]:
             event = chance.choice(self.arriving[role])
@@ -137,6 +139,10 @@ class World:
                 refused = self.refuse(0.1, "WORKER_DEAD")
                 found = [m.Failed(refused) if refused else m.Prepared()]
             case C.START_COPY:
+                k.granting = True
+            case C.AWAIT_COPY:
+                if not good and self.chance.random() < 0.9:  # a copy takes a while, and UEs come meanwhile
+                    return False
                 found = [m.CopyDurable()]
             case C.RELOCATE:
                 k.granting, k.sweep = True, self.move_all
@@ -155,7 +161,7 @@ class World:
                     raise Broken("the target gives to a source that does not take")
                 k.giving = True
             case C.CHECK_WHOLE:
-                if not k.whole:
+                if phases.may_have_moved(row) and not k.whole:
                     return False
                 found = [m.Whole()]
             case C.CHECK_EMPTY:
@@ -245,6 +251,13 @@ def test_both_ends_and_every_phase_are_reached() -> None:
     assert reached == set(ENDS)
 
 
+def test_keys_move_while_the_copy_runs_and_come_home_when_it_is_stopped() -> None:
+    met = [
+        w.rows[S].ending.phase for seed in range(300) if (w := live(seed)).rows[S].phase is Phase.ABORTED and w.early
+    ]
+    assert met.count(Phase.COPYING) > 5
+
+
 def _any_breaks(seeds: range) -> bool:
     for seed in seeds:
         try:
@@ -272,4 +285,16 @@ def test_the_rule_that_the_source_must_take_before_the_target_gives_is_needed(mo
         return () if Fact.RETURNED in row.facts else (C.GIVE_BACK, C.CHECK_EMPTY)
 
     monkeypatch.setattr(phases, "_give_back", at_once)
+    assert _any_breaks(range(2_000))
+
+
+def test_the_rule_that_keys_may_be_away_from_the_copy_on_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The twin that begins to look for them when the copy is durable erases what came early."""
+
+    def later(row: Row) -> bool:
+        reached = row.ending.phase if row.ending is not None and row.phase is Phase.ABORTING else row.phase
+        return reached.rank >= Phase.RELOCATING.rank
+
+    monkeypatch.setattr(phases, "may_have_moved", later)
+    monkeypatch.setattr(m, "may_have_moved", later)
     assert _any_breaks(range(2_000))

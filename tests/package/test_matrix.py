@@ -360,7 +360,7 @@ async def test_what_the_catalogue_refuses_leaves_no_file(sample, pack, tmp_path)
         "PACKAGE_MALFORMED": members | {"stray": b""},
         "PATH_NOT_ALLOWED": members | {"code/rollcall/APP.py": b""},
     }
-    folder, journal = tmp_path / "packages", Journal(tmp_path / "lmsf.db")
+    folder, journal = tmp_path / "packages", Journal(tmp_path / "lmsf.db", "999-70", SystemClock())
     software = PackageSoftware(lambda: [sample.vendor])
     catalogue = Catalogue(folder, journal, software, partners=None, clock=SystemClock())
     try:

@@ -83,9 +83,9 @@ async def test_a_scan_sees_what_was_committed_before_it_began(bulk_of, source, m
 
 async def test_what_is_loaded_becomes_the_live_file(bulk_of, source, target, make):
     reading, loading = bulk_of(source.path), bulk_of(target.path)
-    staging = target.stage(7)
+    staging = target.stage("m-7")
     staging.release()
-    await loading.stage(7, make.digest_key)
+    await loading.stage("m-7", make.digest_key)
     for scanned in await all_of(reading):
         assert (await loading.load(scanned.content)).unproved == []
     lsn = source.last_lsn()
@@ -94,6 +94,7 @@ async def test_what_is_loaded_becomes_the_live_file(bulk_of, source, target, mak
     assert await loading.follow(pack_log([entry])) == Followed(1, 0, [])
     assert await loading.follow(pack_log([entry])) == Followed(0, 1, [])
     await reading.close()
+    await loading.flush()
     await loading.close()
     staging.regain()
     target.adopt(staging)
@@ -104,9 +105,9 @@ async def test_what_is_loaded_becomes_the_live_file(bulk_of, source, target, mak
 
 async def test_of_a_chunk_that_is_not_what_it_claims_nothing_is_loaded(bulk_of, source, target, make):
     reading, loading = bulk_of(source.path), bulk_of(target.path)
-    staging = target.stage(1)
+    staging = target.stage("m-1")
     staging.release()
-    await loading.stage(1, b"another key, so another digest..")
+    await loading.stage("m-1", b"another key, so another digest..")
     scanned = await reading.scan(b"u", b"v", 10)
     loaded = await loading.load(scanned.content)
     assert loaded == Loaded(0, [h[0] for h, r in zip(*_by_key(scanned.content), strict=True) if r])
@@ -138,10 +139,10 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_chunk_that_is_none_is_refused_and_the_store_untouched(bulk_of, target, make, lie):
-    staging = target.stage(1)
+    staging = target.stage("m-1")
     staging.release()
     bulk = bulk_of(target.path)
-    await bulk.stage(1, make.digest_key)
+    await bulk.stage("m-1", make.digest_key)
     with pytest.raises(StagingBroken):
         await bulk.load(LIES[lie])
     await bulk.close()
@@ -150,10 +151,10 @@ async def test_a_chunk_that_is_none_is_refused_and_the_store_untouched(bulk_of, 
 
 
 async def test_log_entries_that_are_none_are_refused(bulk_of, target, make):
-    staging = target.stage(1)
+    staging = target.stage("m-1")
     staging.release()
     bulk = bulk_of(target.path)
-    await bulk.stage(1, make.digest_key)
+    await bulk.stage("m-1", make.digest_key)
     with pytest.raises(StagingBroken):
         await bulk.follow(b"plain")
     with pytest.raises(StagingBroken):
@@ -195,9 +196,9 @@ async def test_a_process_that_is_killed_reads_again(source):
 async def test_a_process_that_is_killed_breaks_what_it_was_loading(source, target, make):
     reading, loading = BulkBeside(source.path), BulkProcess(target.path)
     scanned = await reading.scan(b"u", b"v", 10)
-    staging = target.stage(1)
+    staging = target.stage("m-1")
     staging.release()
-    await loading.stage(1, make.digest_key)
+    await loading.stage("m-1", make.digest_key)
     os.kill(loading.pid, signal.SIGKILL)
     with pytest.raises(StagingBroken, match="has ended"):
         await loading.load(scanned.content)
@@ -288,10 +289,10 @@ async def test_a_reading_process_that_was_told_to_end_is_closed_without_a_word(s
 
 
 async def test_a_loading_process_that_was_told_to_end_has_broken_its_file(target, make):
-    staging = target.stage(1)
+    staging = target.stage("m-1")
     staging.release()
     bulk = BulkProcess(target.path)
-    await bulk.stage(1, make.digest_key)
+    await bulk.stage("m-1", make.digest_key)
     os.kill(bulk.pid, signal.SIGTERM)
     with pytest.raises(StagingBroken):
         await bulk.close()

@@ -33,7 +33,7 @@ def chunk_of(make, keys, n=3, body=b"staged", epoch=1):
 def test_an_adopted_file_holds_what_was_loaded(kit, store, make, commit):
     keys = [make.ue(n, n % 3) for n in range(30)]
     heads, records = chunk_of(make, sorted(keys))
-    staging = store.stage(1)
+    staging = store.stage("m-1")
     staging.load(heads[:10], records[:20])
     staging.load(heads[10:], records[20:])
     expected = PartitionSum(30, sum_digests(h[3] for h in heads))
@@ -49,7 +49,7 @@ def test_an_adopted_file_holds_what_was_loaded(kit, store, make, commit):
 
 
 def test_loading_a_ue_again_replaces_it(store, make):
-    staging = store.stage(1)
+    staging = store.stage("m-1")
     keys = [make.ue(n) for n in (1, 2, 3)]
     staging.load(*chunk_of(make, keys))
     second = [keys[0], keys[2]]
@@ -63,7 +63,7 @@ def test_loading_a_ue_again_replaces_it(store, make):
 def test_the_log_is_followed_in_the_staging_file(store, make):
     key, unknown = make.ue(1), make.ue(2)
     head, records = content(make, key, 3, b"one")
-    staging = store.stage(1)
+    staging = store.stage("m-1")
     staging.load([head], records)
     entry = make.entry(key, make.head(1, 3, records), records, make.put("r0", b"two"))
     stray = make.entry(unknown, make.head(1, 8), [], make.put("r0"))
@@ -93,7 +93,7 @@ def test_everything_of_the_live_store_survives(kit, store, make, commit):
     commit(store, Work(shared, 1, [make.put("roster")]))
     store.trim_log(1)
 
-    staging = store.stage(7)
+    staging = store.stage("m-7")
     staging.load(*chunk_of(make, [owned, granted, back, refused, make.ue(9)], n=50, epoch=3))
     before = {key: store.context(key) for key in (owned, granted, unloaded, shared)}
     seen = (store.identity, store.own_rows(b"", b"\xff"), store.values(""), store.log(0, 10), store.last_lsn())
@@ -118,7 +118,7 @@ def test_everything_of_the_live_store_survives(kit, store, make, commit):
 def test_a_foreign_copy_that_is_newer_than_the_staged_one_stays(store, make, commit):
     key = make.ue(1)
     commit(store, SetRow(key, make.FOREIGN_0, make.foreign(1)))
-    staging = store.stage(1)
+    staging = store.stage("m-1")
     staging.load(*chunk_of(make, [key], n=3))
     head, records = content(make, key, 4, b"newer")
     commit(store, Replace(key, key + b"\0", [head], records))
@@ -128,7 +128,7 @@ def test_a_foreign_copy_that_is_newer_than_the_staged_one_stays(store, make, com
 
 
 def test_commits_go_on_while_a_staging_file_is_loaded(store, make, commit):
-    staging = store.stage(1)
+    staging = store.stage("m-1")
     for number in range(20):
         staging.load(*chunk_of(make, [make.ue(number)]))
         records = make.records(make.ue(number, 1), 1, b"early")
@@ -143,29 +143,38 @@ def test_a_store_with_copies_that_follow_a_star_takes_chunks_into_the_live_file(
     head, records = content(make, make.ue(1), 3, b"x")
     commit(store, Replace(b"u", b"v", [head], records))
     with pytest.raises(ValueError, match="copies"):
-        store.stage(1)
+        store.stage("m-1")
     commit(store, Erase([make.ue(1)]))
-    store.stage(1).discard()
+    store.stage("m-1").discard()
 
 
 def test_a_discarded_staging_file_leaves_no_trace(store, make, tmp_path):
-    staging = store.stage(1)
+    staging = store.stage("m-1")
     staging.load(*chunk_of(make, [make.ue(1)]))
     staging.discard()
     assert [p for p in tmp_path.rglob("*") if "staging" in p.name] == []
     assert store.heads(b"u", b"v") == []
-    store.stage(2).discard()
+    store.stage("m-2").discard()
+
+
+def test_copies_do_not_take_each_others_staging_files(store, make):
+    one, other = store.stage("m-1"), store.stage("n-1")
+    one.load(*chunk_of(make, [make.ue(1)]))
+    other.load(*chunk_of(make, [make.ue(2), make.ue(3)]))
+    other.discard()
+    store.adopt(one)
+    assert [h[0] for h in store.heads(b"u", b"v")] == [make.ue(1)]
 
 
 def test_a_new_generation_begins_empty(store, make):
-    store.stage(1).load(*chunk_of(make, [make.ue(1)]))
-    staging = store.stage(2)
+    store.stage("m-1").load(*chunk_of(make, [make.ue(1)]))
+    staging = store.stage("m-2")
     assert staging.partition_sum(b"u", b"v").ues == 0
     staging.discard()
 
 
 def test_a_staging_file_of_an_earlier_opening_is_discarded(kit, store, make, tmp_path):
-    store.stage(1).load(*chunk_of(make, [make.ue(1)]))
+    store.stage("m-1").load(*chunk_of(make, [make.ue(1)]))
     again = kit.open()
     assert [p for p in tmp_path.rglob("*") if "staging" in p.name] == []
     assert again.heads(b"u", b"v") == []
@@ -174,7 +183,7 @@ def test_a_staging_file_of_an_earlier_opening_is_discarded(kit, store, make, tmp
 @pytest.mark.parametrize("wrong", ["record without head", "head twice", "other body", "older version"])
 def test_of_a_chunk_whose_records_do_not_add_up_nothing_is_loaded(store, make, wrong):
     key = make.ue(1)
-    staging = store.stage(1)
+    staging = store.stage("m-1")
     heads, records = chunk_of(make, [key, make.ue(2)])
     match wrong:
         case "record without head":
@@ -193,7 +202,7 @@ def test_of_a_chunk_whose_records_do_not_add_up_nothing_is_loaded(store, make, w
 @pytest.mark.parametrize("wrong", ["record twice", "impossible", "follow"])
 def test_a_chunk_that_cannot_be_breaks_the_staging_file_and_not_the_store(store, make, commit, wrong):
     key = make.ue(1)
-    staging = store.stage(1)
+    staging = store.stage("m-1")
     heads, records = chunk_of(make, [key])
     entries = None
     match wrong:

@@ -4,6 +4,7 @@ import typer
 
 from outrider.cli import (
     approval,
+    audit,
     bench,
     catalogue,
     demo,
@@ -36,6 +37,7 @@ app.add_typer(policy.app, name="policy", help="Check, test, apply, explain and r
 app.add_typer(approval.app, name="approval", help="Decide what this operator's policy asks a human about.")
 app.add_typer(service.app, name="service", help="Deploy, list, show, save, restore and remove services.")
 app.add_typer(migration.app, name="migration", help="Start, watch, list, show, abort and return migrations.")
+app.add_typer(audit.app, name="audit", help="Show, check and export what was decided, signed and refused here.")
 app.add_typer(doctor.app, name="doctor", help="Look at this machine: can a network run here.")
 app.add_typer(bench.app, name="bench", help="Measure what the design promises, on this machine.")
 app.add_typer(sim.app, name="sim", help="Whole hosts in a simulated world with faults: run, replay, shrink.")

@@ -265,7 +265,8 @@ def _numbers(m: Any) -> str:
     if p is None or m["over"]:
         return ""
     if m["phase"] == "COPYING":
-        return f" ({p['copiedUes']} of {p['totalUes']} UEs copied)"
+        there = f", {p['movedUes']} there already" if p["movedUes"] else ""
+        return f" ({p['copiedUes']} of {p['totalUes']} UEs copied{there})"
     if p["movedUes"] or p["remainingUes"]:
         return f" ({p['movedUes']} UEs there, {p['remainingUes']} here)"
     return ""

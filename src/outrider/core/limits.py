@@ -285,3 +285,18 @@ HOST_MEMORY_BYTES = 512 * 1024 * 1024
 
 DISK_RESERVE_BYTES = 256 * 1024 * 1024
 """Disk that stays free when a service is taken in: journals and stores of what runs already must go on."""
+
+AUDIT_PAGE = 1_000
+"""Events of the audit log, or heads, in one answer: some 600 KB."""
+
+AUDIT_HEADS_PER_MIGRATION = 32
+"""Heads of one partner's log that are counter-signed for one migration; it has ten phases."""
+
+AUDIT_HEAD_BYTES = 4 * 1024
+"""Largest signed head that a partner may send; one has under 1 KB."""
+
+AUDIT_REFUSALS_MS = 60_000
+"""The same refusal to the same caller is recorded once in so long, with how often: nobody fills the log."""
+
+AUDIT_WITNESS_MS = 86_400_000
+"""How long a partner is asked to counter-sign a head before that is given up."""

@@ -56,8 +56,8 @@ class SupplyRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What this operator takes from others and hands to others: `[supply]` of its `network.toml`."""
 
     barred_licences: tuple[str, ...] = ()
-    """SPDX identifiers. An expression with `OR` is refused only if every choice is barred; a text that is no expression,
-    if it names one."""
+    """SPDX identifiers. An expression with `OR` is refused only if every choice is barred; a text that is no
+    expression, if it names one."""
     undeclared_licences: Literal["allow", "refuse"] = "allow"
     barred_components: tuple[Purl, ...] = ()
     """Package URLs: without a version all of them, with `@1.2` that one, with `@<2.0` a range (PyPI only)."""

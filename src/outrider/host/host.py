@@ -115,7 +115,7 @@ class Host:
         """Recover from the own disk only (PROTOCOL.md §10), then serve."""
         for migration in self.migrations.active:
             self.peers.open(migration.peer, migration.peer_store_id)
-            if migration.role == "source":
+            if migration.role == "source" and not migration.settled:
                 self.followers.start_copy(migration.migration_id, migration.peer)
                 if migration.relocating:
                     self.mover.start(migration)
@@ -173,10 +173,13 @@ class Host:
             self.followers.start_copy(migration.migration_id, migration.peer)
 
     async def finish(self, migration_id: str) -> HostMigration | Refusal:
-        """A migration is over: no more of its streams."""
+        """A migration is over: no more of its streams, also if it ends before its copy is durable."""
         await self.mover.stop(migration_id)
         await self.followers.stop_copy(migration_id)
-        return await self.migrations.change(migration_id, finished=True, relocating=False)
+        changed = await self.migrations.change(migration_id, finished=True, relocating=False)
+        if not isinstance(changed, Refusal):
+            await self.peers.discard(changed.peer, migration_id)
+        return changed
 
     async def abort(self, migration_id: str, cause: str) -> HostMigration | Refusal:
         """A migration is aborted: durable first, then its streams end. Keys in doubt are recalled, for ever."""
@@ -184,7 +187,7 @@ class Host:
         if not isinstance(changed, Refusal):
             await self.mover.stop(migration_id)
             await self.followers.stop_copy(migration_id)
-            await self.peers.discard(changed.peer)
+            await self.peers.discard(changed.peer, migration_id)
         return changed
 
     def worker_started(self) -> None:

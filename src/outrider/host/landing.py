@@ -42,6 +42,8 @@ class Landing:
         self._peer = peer
         self._copy = ("", 0)
         """Migration and generation of what is staged."""
+        self._one = asyncio.Lock()
+        """Held while a frame is taken, so that nothing is dropped under it."""
         self._staging: Staging | None = None
         self._bulk: Bulk | None = None
         """Loads into the staging file."""
@@ -51,22 +53,28 @@ class Landing:
 
     async def take(self, message: messages.BulkMessage) -> None:
         """Take one frame; when it returns, the frame is in the staging file, or durable in the live one."""
-        migration = self._host.migrations.get(message.mig)
-        if migration is None or migration.peer != self._peer or migration.aborted is not None:
-            log.info("landing.dropped", migration=message.mig, peer=self._peer)
-            return
-        match message:
-            case messages.Chunk():
-                await self._chunk(message)
-            case messages.Log():
-                await self._log(message)
-            case messages.Mark():
-                await self._mark(message)
-            case messages.Seal():
-                await self._seal()
+        async with self._one:
+            migration = self._host.migrations.get(message.mig)
+            if migration is None or migration.peer != self._peer or migration not in self._host.migrations.active:
+                log.info("landing.dropped", migration=message.mig, peer=self._peer)
+                return
+            match message:
+                case messages.Chunk():
+                    await self._chunk(message)
+                case messages.Log():
+                    await self._log(message)
+                case messages.Mark():
+                    await self._mark(message)
+                case messages.Seal():
+                    await self._seal()
 
-    async def discard(self) -> None:
-        """Drop a staging file that will not be finished (abort)."""
+    async def discard(self, migration_id: str) -> None:
+        """Drop what a copy has brought that will not be finished: its migration is aborted or over."""
+        async with self._one:
+            if migration_id == self._copy[0]:
+                await self._discard()
+
+    async def _discard(self) -> None:
         if self._staging is not None:
             staging, self._staging = self._staging, None
             with contextlib.suppress(StagingBroken):
@@ -75,10 +83,10 @@ class Landing:
 
     async def _chunk(self, chunk: messages.Chunk) -> None:
         if (chunk.mig, chunk.gen) != self._copy:
-            await self.discard()
+            await self._discard()
             self._copy, self.ues = (chunk.mig, chunk.gen), 0
             if chunk.start == COPIED[0]:  # what is sent once more, also after a restart of this host, is never sealed
-                await self._stage(chunk.gen)
+                await self._stage(f"{chunk.mig}-{chunk.gen}")
         if self._bulk is not None:
             loaded = await self._staged(self._bulk.load(chunk.content)) or Loaded(0, [])
         else:
@@ -105,22 +113,22 @@ class Landing:
             return await work
         except StagingBroken as broken:
             log.error("staging.broken", why=str(broken))
-            await self.discard()
+            await self._discard()
             self.need.append(COPIED)
             return None
 
-    async def _stage(self, gen: int) -> None:
+    async def _stage(self, name: str) -> None:
         """Begin a staging file, if there may be one, and let it be loaded beside the event loop."""
         host = self._host
         if host.followers.copies():
             return  # what reads the live file for a copy of its own would not notice that another takes its place
         try:
-            self._staging = staging = await host.committer.run(lambda: host.store.stage(gen))
+            self._staging = staging = await host.committer.run(lambda: host.store.stage(name))
         except ValueError:
             return
         await host.committer.run(staging.release)
         self._bulk = host.bulk()
-        await self._staged(self._bulk.stage(gen, host.store.identity.digest_key))
+        await self._staged(self._bulk.stage(name, host.store.identity.digest_key))
 
     async def _close(self) -> None:
         """Let the other process close the staging file."""
@@ -174,19 +182,21 @@ class Landing:
             return
         async with self._host.followers.exchange:
             if self._host.followers.reading:  # a copy has begun meanwhile, and reads the live file: see `_stage`
-                await self.discard()
+                await self._discard()
                 self.need.append(COPIED)
                 return
             staging, self._staging = self._staging, None
             if await self._staged(self._adopt(staging)) is None:
                 self._staging = staging
-                await self.discard()
+                await self._discard()
                 return
         reach("staging-adopted")
         log.info("staging.adopted", ues=self.ues)
 
     async def _adopt(self, staging: Staging) -> bool:
         host = self._host
+        assert self._bulk is not None
+        await self._bulk.flush()  # else commits here, of UEs that came early, would wait for the disk to have all of it
         await self._close()
         await host.committer.run(staging.regain)
         await host.committer.run(lambda: host.store.adopt(staging))

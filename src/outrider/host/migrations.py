@@ -37,6 +37,8 @@ class HostMigration(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     peer_store_id: str | None = None
     relocating: bool = False
     sweep: Literal["arrived", "all"] = "arrived"
+    settled: bool = False
+    """A sweep of all has given everything away."""
     aborted: str | None = None
     finished: bool = False
 

@@ -1,9 +1,9 @@
 """Gives keys away at a source: those that are asked for, those that a sweep moves, and shared objects.
 
-UEs that arrive at the target are asked for by the target and need nothing here. A sweep (move all, or the way back)
-gives the rest: whole partitions where this host owns `*p`, single UEs where it owns only those, a bounded number at a
-time so that what is held stays small. Shared objects follow their members: one is given away when most of those that
-write to it are served by the peer.
+UEs that arrive at the target are asked for by the target and need nothing here, not even a copy. A sweep (move all, or
+the way back) gives the rest, when the copy is durable: whole partitions where this host owns `*p`, single UEs where it
+owns only those, a bounded number at a time so that what is held stays small. Shared objects follow their members: one
+is given away when most of those that write to it are served by the peer.
 """
 
 import asyncio
@@ -29,23 +29,27 @@ class Mover:
 
     def __init__(self, host: "Host") -> None:
         self._host = host
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        """With the sweep that each does."""
         self._moved: dict[bytes, asyncio.Event] = {}
         self._given: dict[bytes, asyncio.Event] = {}
         self._held = asyncio.Semaphore(limits.FLIPS_HELD)
-        self._settled: set[str] = set()
         self._members: dict[bytes, dict[bytes, str]] = {}
 
     def start(self, m: HostMigration) -> None:
-        """Begin to give keys away for a migration that is relocating."""
-        if m.migration_id not in self._tasks:
-            task = asyncio.create_task(self._run(m), name=f"mover {m.migration_id}")
-            task.add_done_callback(self._host.ended)
-            self._tasks[m.migration_id] = task
+        """Begin to give keys away for a migration that is relocating; with another sweep than so far, from now on."""
+        sweep, task = self._tasks.get(m.migration_id, ("", None))
+        if sweep == m.sweep or m.settled or m not in self._host.migrations.active:
+            return
+        if task is not None:
+            task.cancel()
+        task = asyncio.create_task(self._run(m), name=f"mover {m.migration_id}")
+        task.add_done_callback(self._host.ended)
+        self._tasks[m.migration_id] = m.sweep, task
 
     async def stop(self, migration_id: str) -> None:
         """Give no more away for a migration."""
-        task = self._tasks.pop(migration_id, None)
+        _, task = self._tasks.pop(migration_id, ("", None))
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -72,10 +76,6 @@ class Mover:
         """A member of a shared object has written to it from that network."""
         self._members.setdefault(shared, {})[sender] = network
 
-    def settled(self, m: HostMigration) -> bool:
-        """Whether a sweep has given everything away."""
-        return m.migration_id in self._settled
-
     # -------------------------------------------------------------------------------------- the sweep
 
     async def _run(self, m: HostMigration) -> None:
@@ -83,8 +83,7 @@ class Mover:
             await asyncio.sleep(0.05)
         if m.sweep == "all":
             await self._sweep(m)
-            self._settled.add(m.migration_id)
-            self._host.progress.news()
+            await self._host.migrations.change(m.migration_id, settled=True)
             log.info("sweep.settled", migration=m.migration_id)
             return
         while True:

@@ -147,10 +147,10 @@ class Peers:
             self._landings[peer] = landing, self._pinned(peer, Receiver(landing.take))
         return self._landings[peer]
 
-    async def discard(self, peer: str) -> None:
-        """Forget what a copy of the peer's has brought."""
+    async def discard(self, peer: str, migration_id: str) -> None:
+        """Forget what the copy of a migration has brought."""
         if peer in self._landings:
-            await self._landings[peer][0].discard()
+            await self._landings[peer][0].discard(migration_id)
 
     async def keep(self) -> None:
         """Keep how far each peer's store was seen."""

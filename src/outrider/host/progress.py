@@ -146,9 +146,11 @@ class Progress:
             return "aborting" if in_doubt else "aborted"
         if m.finished:
             return "done"
-        if m.relocating:
-            return "settled" if self._host.mover.settled(m) else "relocating"
-        return "following" if self._host.followers.durable(m.migration_id) else "copying"
+        if m.settled:
+            return "settled"
+        if m.role != "home" and not self._host.followers.durable(m.migration_id):
+            return "copying"
+        return "relocating" if m.relocating else "following"
 
     def _waiting_for(self, m: HostMigration, doubts: int) -> str:
         """What has to happen next, in one sentence."""
@@ -158,11 +160,13 @@ class Progress:
             return "nothing; it is over"
         if m.role == "target":
             return f"grants of {m.peer}"
-        if not m.relocating:
-            durable = self._host.followers.durable(m.migration_id)
-            return "the LMSF to begin the relocation" if durable else "the copy to become durable at the target"
-        if self._host.mover.settled(m):
-            return "nothing; all in scope have moved"
+        match self._state(m, []):
+            case "settled":
+                return "nothing; all in scope have moved"
+            case "copying":
+                return "the copy to become durable at the target"
+            case "following":
+                return "the LMSF to begin the relocation"
         return "UEs to arrive at the target" if m.sweep == "arrived" else "the sweep to end"
 
     @staticmethod

@@ -181,3 +181,15 @@ def read(data: bytes, own: NetworkId, now: dt.datetime | None = None) -> Card | 
     if card.border.control_port == card.border.bulk_port:
         return _no("CARD_SCHEMA", "The card names one port for both control and bulk.")
     return _check_ca(card.ca, now) or _check_keys(card) or card
+
+
+def read_key(data: bytes) -> tuple[str, str] | Refusal:
+    """The network and the operator key (PEM) of a card, whoever it was issued for: what an auditor needs of it."""
+    if len(data) > CARD_BYTES:
+        return _no("CARD_SIZE", f"A card has at most {CARD_BYTES} bytes, this file has {len(data)}.")
+    try:
+        card = msgspec.json.decode(data, type=Card)
+        network = str(card.network_id)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        return _no("CARD_FORMAT", f"The file is no partner card ({error}).")
+    return _check_keys(card) or (network, card.operator_key)

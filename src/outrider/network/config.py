@@ -148,15 +148,15 @@ in_flight = {in_flight}
 # A small AMF and SMF; switch it off beside a real core.
 enabled = {basic}
 
-[supply]
-# What software must be like to be taken in and handed on. Advisories are read from the folder `supply` beside this
-# file; every key and its default stand in the reference of this file.
-{supply}
 [policy]
 # A folder or file of rules (rules.toml, *.cedar), from this folder on: what this operator allows. Empty: everything
 # that the terms and all permissions cover.
 path = {policy}
-"""
+
+[supply]
+# What software must be like to be taken in and handed on. Advisories are read from the folder `supply` beside this
+# file; every key and its default stand in the reference of this file.
+{supply}"""
 
 
 def _refused(file: Path, key: str, what: str) -> Refused:

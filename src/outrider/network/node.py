@@ -372,7 +372,14 @@ class Node:
 
 def _lmsf_profile(instance_id: str, network: NetworkId, host: str, port: int) -> dict[str, Any]:
     """The LMSF's `NFProfile`; its NF type is no 3GPP one, so only those who know it look for it."""
-    apis = ("nlmsf-catalogue", "nlmsf-negotiation", "nlmsf-permission", "nlmsf-migration", "nlmsf-policy")
+    apis = (
+        "nlmsf-catalogue",
+        "nlmsf-negotiation",
+        "nlmsf-permission",
+        "nlmsf-migration",
+        "nlmsf-policy",
+        "nlmsf-audit",
+    )
     return nf_profile("LMSF", instance_id, network, host, port, apis)
 
 

@@ -10,16 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal, Refused
 from outrider.network import card as cards
+from outrider.network import config as configs
 from outrider.network.card import BorderAddress, Card, fingerprint
 from outrider.network.config import NetworkConfig, is_host
 from outrider.network.files import PRIVATE, write_atomic
 from outrider.network.keys import Keys, load_private, public_pem
+from outrider.package.signing import load_public
 
 LAST_PORT = 65535
+
+
+def operator_keys(directory: Path) -> dict[str, list[Ed25519PublicKey]]:
+    """The operator keys that a network's folder trusts, by network: its own and those of its partners' cards."""
+    config, keys = configs.load(directory / configs.FILE_NAME), Keys(directory / "keys")
+    pems = {str(config.network_id): public_pem(load_private(keys.operator_key))}
+    for partner in Partners(directory / "partners", config, keys).all():
+        if partner.card is not None:
+            pems[partner.network] = partner.card.operator_key.encode()
+    return {network: [load_public(pem, f"the operator key of {network}")] for network, pem in pems.items()}
 
 
 class Listen(msgspec.Struct, frozen=True, rename="camel"):

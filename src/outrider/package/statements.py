@@ -1,4 +1,4 @@
-"""Permissions, revocations and contracts as signed files: written by an operator's key, read back with all doubts.
+"""Permissions, revocations, contracts and heads of audit logs as signed files, read back with all doubts.
 
 `operator_keys` are the public keys of networks that this network trusts, by network: its own and its partners'. A
 network may have several, while it replaces one.
@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from outrider.core.audit import AUDIT_HEAD_TYPE, Head
 from outrider.core.canonical import NotCanonical, decode_canonical
 from outrider.core.contract import CONTRACT_TYPE, Contract
 from outrider.core.permission import PERMISSION_TYPE, REVOCATION_TYPE, Permission, Revocation
@@ -18,7 +19,7 @@ from outrider.package import signing
 
 OperatorKeys = Mapping[str, Sequence[Ed25519PublicKey]]
 
-Statement = TypeVar("Statement", Permission, Revocation, Contract)
+Statement = TypeVar("Statement", Permission, Revocation, Contract, Head)
 
 
 def sign_permission(permission: Permission, key: Ed25519PrivateKey) -> bytes:
@@ -103,6 +104,29 @@ def read_contract(
                 )
             )
     return reasons or contract
+
+
+def show_head(envelope: bytes) -> Head | Refusal:
+    """What the head of an audit log says, whoever signed it."""
+    opened = signing.open_envelope(envelope, AUDIT_HEAD_TYPE)
+    return opened if isinstance(opened, Refusal) else _decode(opened.payload, Head, "AUDIT_HEAD_MALFORMED")
+
+
+def read_head(envelope: bytes, operator_keys: OperatorKeys, by: Sequence[str]) -> Head | Refusal:
+    """The head of an audit log that each of these networks has really signed."""
+    head = show_head(envelope)
+    if isinstance(head, Refusal):
+        return head
+    for network in by:
+        signed = signing.verify(envelope, AUDIT_HEAD_TYPE, operator_keys.get(network, ()))
+        if isinstance(signed, Refusal):
+            return Refusal(
+                "AUDIT_HEAD_UNSIGNED",
+                f"Head {head.sequence} of the log of {head.network} has no good signature of {network}: "
+                f"{signed.sentence}",
+                {"network": network, "sequence": str(head.sequence), "reason": signed.code},
+            )
+    return head
 
 
 def _decode(payload: bytes, kind: type[Statement], code: str) -> Statement | Refusal:

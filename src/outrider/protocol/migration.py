@@ -16,9 +16,11 @@ on after a crash is not a second mechanism but the same one. Every command may b
 effect before has none. What a command finds out comes back as an event.
 
 The source, which is home, leads to RELOCATING: it offers, both sides sign the same contract and judge the same
-permissions, the target prepares and says PREPARED, the source copies, and from RELOCATING on UEs change owner as they
-arrive (all of them without waiting, where the contract says move-all: then SETTLED). Nothing in this table moves a UE.
-That is `protocol.ownership`, in the keepers; a keeper grants only between "relocate" and "stop".
+permissions, the target prepares and says PREPARED, and the source copies. From COPYING on UEs change owner as they
+arrive: a grant that carries the whole context needs no copy, so nobody waits for it. Where the contract says move-all,
+the others follow without waiting for their UEs when the copy is durable (RELOCATING), until all have moved (SETTLED).
+Nothing in this table moves a UE. That is `protocol.ownership`, in the keepers; a keeper grants only between "copy" and
+"stop".
 
 The way back is one procedure, whatever started it. The source opens its keeper for the return (RECEIVING), the target
 gives every key back until it has none (RETURNED), the source sees in its own store that it owns every key (HOME), and
@@ -37,7 +39,7 @@ Why both sides end alike
 Where the service goes onward
     From a network that hosts it (the giver) to another one, with home a third. Home leads, as it does where it is the
     source: so nothing of the way back is otherwise, and home can stop it at any moment. What is new is that another
-    one gives. The giver follows home's phases: it copies in COPYING and says COPIED, gives in RELOCATING and says
+    one gives. The giver follows home's phases: it copies in COPYING and says COPIED, gives from then on and says
     MOVED, stops when home goes back or stops, and says DECIDED when the target has answered for everything that it was
     given. Home's own store does not show what is at the target. So home is whole (HOME) when the target has nothing
     (RETURNED) and the giver will give nothing (DECIDED); before that the target does not erase.
@@ -49,10 +51,11 @@ What a lost store does
     are worth is home's to say.
 
 What a party that hears nothing does
-    Before PREPARED the target holds nothing: it stops when the phase takes too long, and clears. Before RELOCATING
-    nothing can have moved: the source ends ABORTED without the partner's answer, and the partner learns it when it
-    asks. From RELOCATING on nobody concludes anything from silence about keys that are away: the side that has them
-    serves them, and ABORTING or RETURNING waits, and says for whom.
+    Before PREPARED the target holds nothing: it stops when the phase takes too long, and clears. Before COPYING
+    nothing can have moved, and in COPYING the source sees in its own store whether anything has: if nothing is away it
+    ends ABORTED without the partner's answer, and the partner learns it when it asks. Nobody concludes anything from
+    silence about keys that are away: the side that has them serves them, and ABORTING or RETURNING waits, and says for
+    whom.
 
 Crash cases
     after the event, before the journal: it did not happen; the partner repeats itself, the operator saw no answer. ·
@@ -61,7 +64,8 @@ Crash cases
     and come back with it, from their own rows; the phases stand still. · keeper lost: restarted by its node from its
     own rows, with what it was told of the migration; a command that waits for it goes on waiting. · both nodes crash
     in ABORTING: each resumes by stopping its own keeper. · the partner has forgotten the migration (restored from an
-    old disk): before RELOCATING it is aborted; later it waits for a human, because UEs may be there.
+    old disk): before RELOCATING it is aborted, and ends if nothing is away; later it waits for a human, because UEs are
+    there.
 """
 
 from collections.abc import Callable
@@ -513,9 +517,9 @@ def _target_may_clear(row: Row, vol: None, e: Cleared) -> bool:
 P = Phase
 LIVE = (P.NEGOTIATING, P.PERMITTING, P.PREPARING, P.COPYING, P.RELOCATING, P.SETTLED, P.RETURNING)
 """Phases that can still be stopped."""
-BEFORE = (P.NEGOTIATING, P.PERMITTING, P.PREPARING, P.COPYING)
+BEFORE = (P.NEGOTIATING, P.PERMITTING, P.PREPARING)
 """Phases in which no UE can have moved."""
-SERVING = (P.RELOCATING, P.SETTLED)
+SERVING = (P.COPYING, P.RELOCATING, P.SETTLED)
 """Phases in which the target serves."""
 _AHEAD = (
     (P.PREPARING, (P.COPYING, P.RELOCATING, P.SETTLED)),
@@ -550,12 +554,12 @@ RULES: tuple[Rule[Row, None], ...] = tuple(_rules(
     ("permitted-here", P.PERMITTING, Judged, None, "follower: here", "§6", _permitted_here, None),
     # Anybody stops it, in any phase, and hears of it from the partner.
     ("stop", LIVE, StopAsked, P.ABORTING, "an operator stops", "§3.9", _abort, None),
-    ("lost", (*LIVE[4:], P.ABORTING), DeclaredLost, P.ABORTING, "source: not home", "§9", _lost, _source_not_home),
+    ("lost", (*LIVE[3:], P.ABORTING), DeclaredLost, P.ABORTING, "source: not home", "§9", _lost, _source_not_home),
     ("failed", LIVE, Failed, P.ABORTING, "a step is refused", "§3.9", _abort, None),
     ("overdue", LIVE, Overdue, P.ABORTING, "this phase", "§3.9", _abort, _this_phase),
     ("peer-stops", LIVE, PeerIs, P.ABORTING, "another has stopped", "§3.9", _peer_aborts, _stopped_there),
     ("terms-ended", BEFORE, TermsEnded, P.ABORTING, "deadline, permission", "§6", _abort, None),
-    ("forgotten", BEFORE[1:], PeerForgot, P.ABORTING, "partner knows nothing", "§3.9", _forgotten, None),
+    ("forgotten", LIVE[1:4], PeerForgot, P.ABORTING, "partner knows nothing", "§3.9", _forgotten, None),
     # The source leads, or home where that is a third.
     ("all-prepared", P.PREPARING, PeerIs, P.COPYING, "lead: target, giver", "§5", _start_copy, _all_prepared),
     ("copy-durable", P.COPYING, CopyDurable, P.RELOCATING, "lead", "§5, §7", _copied, _lead_only),

@@ -52,7 +52,7 @@ _SENTENCES = {
         "the target to be prepared",
     ),
     Phase.COPYING: (
-        "state is copied ahead while the service runs on at the source",
+        "state is copied ahead, and UEs that arrive at the target change owner already",
         "the copy to be durable at the target",
     ),
     Phase.RELOCATING: (
@@ -168,9 +168,11 @@ class Command(enum.Enum):
     """Target, or `Failed`."""
     SELF_TEST = "test the host and measure the clocks"
     """Target, giver → `Prepared` or `Failed`."""
-    START_COPY = "copy and follow"
+    START_COPY = "copy and follow, and let UEs that arrive change owner"
+    """Source, giver, or `Failed`; home gives what it has itself."""
+    AWAIT_COPY = "wait until the copy is durable"
     """Source, giver → `CopyDurable` or `Failed`; home waits for the giver's."""
-    RELOCATE = "let UEs change owner"
+    RELOCATE = "let all in scope change owner"
     """Source, giver, home."""
     AWAIT_MOVED = "wait until all in scope have moved"
     """Source, giver → `AllMoved` or `Failed`; home waits for the giver's."""
@@ -222,9 +224,9 @@ def _lead(row: Row) -> tuple[Command, ...]:
         case Phase.PERMITTING:
             return (C.CHECK_PERMISSIONS,)
         case Phase.COPYING:
-            return (C.TELL_PARTNER, C.START_COPY)
-        case Phase.RELOCATING:
             # The keeper first: a UE that is found at the target before its keeper gives would be served remotely.
+            return (C.START_COPY, C.TELL_PARTNER, C.AWAIT_COPY)
+        case Phase.RELOCATING:
             return (C.RELOCATE, C.TELL_PARTNER, C.AWAIT_MOVED)
         case Phase.RETURNING:
             if Fact.RECEIVING not in row.facts:
@@ -270,7 +272,7 @@ def _giver(row: Row) -> tuple[Command, ...]:
         case Phase.PREPARING:
             return (C.TELL_PARTNER,) if Fact.PREPARED in row.facts else (C.SELF_TEST,)
         case Phase.COPYING:
-            return (C.TELL_PARTNER,) if Fact.COPIED in row.facts else (C.TELL_PARTNER, C.START_COPY)
+            return (C.TELL_PARTNER,) if Fact.COPIED in row.facts else (C.START_COPY, C.TELL_PARTNER, C.AWAIT_COPY)
         case Phase.RELOCATING if Fact.MOVED not in row.facts:
             return (C.RELOCATE, C.TELL_PARTNER, C.AWAIT_MOVED)
         case Phase.RETURNING | Phase.ABORTING:
@@ -291,7 +293,7 @@ def _target(row: Row) -> tuple[Command, ...]:
             return ()
         case Phase.PREPARING:
             return (C.TELL_PARTNER,) if Fact.PREPARED in row.facts else _PREPARE
-        case Phase.RELOCATING | Phase.SETTLED:
+        case Phase.COPYING | Phase.RELOCATING | Phase.SETTLED:
             return (C.MAKE_DISCOVERABLE, C.TELL_PARTNER)
         case Phase.RETURNING:
             return (C.TELL_PARTNER, *_give_back(row))
@@ -299,7 +301,7 @@ def _target(row: Row) -> tuple[Command, ...]:
             return _target_aborting(row)
         case Phase.RETIRED:
             return (C.TELL_PARTNER,) if Fact.CLEARED in row.facts else (C.CLEAR, C.TELL_PARTNER)
-        case Phase.COPYING | Phase.ABORTED:
+        case Phase.ABORTED:
             return (C.TELL_PARTNER,)
 
 
@@ -321,9 +323,12 @@ def _target_aborting(row: Row) -> tuple[Command, ...]:
 
 
 def may_have_moved(row: Row) -> bool:
-    """Whether keys can have left the source: it, or the lead before it, has let the keeper grant."""
+    """Whether keys can have left the source: it, or the lead before it, has let the keeper grant.
+
+    That is so from COPYING on: a UE that arrives before the copy is durable is granted whole (PROTOCOL.md §7).
+    """
     reached = row.ending.phase if row.ending is not None and row.phase is Phase.ABORTING else row.phase
-    return reached.rank >= Phase.RELOCATING.rank
+    return reached.rank >= Phase.COPYING.rank
 
 
 def may_clear(row: Row) -> bool:

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (a twin's class says what it does wrong; what its methods are for is said in `CopyWorld`)
 
-from outrider.protocol.ownership import Row
+from outrider.protocol.ownership import Ownership, Row
 from outrider.sim.copying import Copies, Copy, CopyWorld, Frame, State
 
 
@@ -32,6 +32,13 @@ class StagingWins(CopyWorld):
 
     def carried(self, row: Row, live: Copy | None, staged: Copy | None) -> bool:
         return live is not None and staged is None
+
+
+class StagedOverNewer(CopyWorld):
+    """The staging file replaces what came early and went back, though that is newer."""
+
+    def carried(self, row: Row, live: Copy | None, staged: Copy | None) -> bool:
+        return live is not None and (row.state is not Ownership.FOREIGN or staged is None)
 
 
 class RowBeforeContent(CopyWorld):

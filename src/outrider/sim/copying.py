@@ -45,6 +45,8 @@ class CopyBounds:
     """So often B or A restarts."""
     early: bool = True
     """UEs may be granted alone."""
+    returns: int = 0
+    """So often a UE that was granted alone goes back to A, in one step: how is `sim.model`'s to try."""
     visited: bool = False
     """B has copies of an earlier visit, and one of a UE that A does not have; so there is no staging file."""
 
@@ -130,6 +132,7 @@ class State(NamedTuple):
     msgs: frozenset[Msg] = frozenset()
     units: int = 0
     crashes: int = 0
+    returns: int = 0
     fault: str | None = None
 
 
@@ -218,6 +221,8 @@ class CopyWorld:
                     yield f"B commits a unit of u{k}", more._replace(b=b._replace(live=live, commits=commits))
         yield from self._streams(s)
         yield from self._grants(s)
+        if s.returns < self.bounds.returns:
+            yield from self._goes_back(s)
         if s.lane:
             yield f"B takes a {s.lane[0]}", self._lands(s._replace(lane=s.lane[1:]), s.lane[0])
         for m in s.msgs:
@@ -307,7 +312,7 @@ class CopyWorld:
         a = s.a
         for k in range(-1 if a.durable else 0, len(UES) if self.bounds.early else 0):
             row = _row(a.rows, k)
-            if row.state is Ownership.OWNED and (k < 0 or a.rows[1 + k] is None):
+            if row.state is Ownership.OWNED:
                 rows = a.rows
                 floor = 0
                 if k < 0:
@@ -319,6 +324,21 @@ class CopyWorld:
                 yield f"A gives {_name(k)} to B", self._send_grant(s._replace(a=given), k, step.row.epoch)
             elif row.state is Ownership.GRANTED and a.rows[1 + k] is not None:
                 yield f"A repeats its grant of {_name(k)}", self._send_grant(s, k, row.epoch)
+
+    def _goes_back(self, s: State) -> Iterator[tuple[str, State]]:
+        """What B had done is in A's copy then, and not in A's log; so the next entry of A's stands on it."""
+        a, b = s.a, s.b
+        for k in range(len(UES)):
+            theirs, ours = b.rows[1 + k], a.rows[1 + k]
+            if theirs is None or theirs.state is not Ownership.OWNED or ours is None or ours.epoch != theirs.epoch:
+                continue
+            if ours.state is Ownership.FOREIGN:
+                head, x = a.heads[k] + b.commits[k], theirs.epoch + 1
+                rows, acked = put(a.rows, 1 + k, Row(Ownership.OWNED, x)), put(a.acked, k, head)
+                back = a._replace(rows=rows, heads=put(a.heads, k, head), acked=acked)
+                gave = put(b.rows, 1 + k, Row(Ownership.FOREIGN, x, A))
+                left = b._replace(rows=gave, commits=put(b.commits, k, 0))
+                yield f"B gives u{k} back to A", s._replace(a=back, b=left, returns=s.returns + 1)
 
     def _send_grant(self, s: State, k: int, x: int, *, full: bool = False) -> State:
         a = s.a
@@ -337,6 +357,9 @@ class CopyWorld:
         label = f"{'B' if m.kind == 'GRANT' else 'A'} hears {m}"
         if m.kind == "GRANT":
             yield from self._hear_grant(s, m, label)
+            return
+        if s.a.rows[1 + m.k] is None:
+            yield label, s._replace(msgs=s.msgs - {m})  # of an earlier grant: by now the UE follows `*p` again
             return
         row = _row(s.a.rows, m.k)
         step = self.step(row, NO_VOL, o.Accepted(B, m.x) if m.kind == "ACCEPTED" else o.Need(B, m.x))

@@ -165,6 +165,7 @@ TWINS = {
         Twin("ahead-dropped", "§7", broken_copying.AheadDropped, CopyBounds(crashes=0), "acked"),
         Twin("staging-kept", "§7, §10", broken_copying.StagingKept, CopyBounds(early=False), "I4"),
         Twin("staging-wins", "§7", broken_copying.StagingWins, CopyBounds(crashes=0), "I4"),
+        Twin("staged-over-newer", "§7", broken_copying.StagedOverNewer, CopyBounds(crashes=0, returns=1), "acked"),
         Twin("row-before-content", "§7, §3.4", broken_copying.RowBeforeContent, CopyBounds(), "I4"),
         Twin("ghosts-stay", "§7", broken_copying.GhostsStay, CopyBounds(visited=True, crashes=0), "I9"),
     )

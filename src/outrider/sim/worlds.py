@@ -76,6 +76,8 @@ EFFECTS = {
 COPYING = {
     # Two UEs are copied while they are written to; each may go alone before the rest goes with `*p`.
     "copy": CopyBounds(writes=1, crashes=0),
+    # One that has gone alone comes back, and may go again.
+    "copy-returns": CopyBounds(writes=1, crashes=0, returns=1),
     # The source or the target restarts in the middle of it.
     "copy-crash": CopyBounds(writes=2, early=False),
     # The target has copies of an earlier visit, and one too many: there is no staging file.

@@ -40,7 +40,7 @@ class Bulk(Protocol):
     async def scan(self, start: bytes, stop: bytes, limit: int) -> Scanned:
         """The chunk that begins at `start`."""
 
-    async def stage(self, gen: int, digest_key: bytes) -> None:
+    async def stage(self, name: str, digest_key: bytes) -> None:
         """Load into this staging file from now on."""
 
     async def load(self, content: bytes) -> Loaded:
@@ -48,6 +48,9 @@ class Bulk(Protocol):
 
     async def follow(self, content: bytes) -> Followed:
         """Apply log entries to what is loaded."""
+
+    async def flush(self) -> None:
+        """Give what is loaded to the disk."""
 
     async def close(self) -> None:
         """Close the files."""
@@ -70,9 +73,9 @@ class BulkBeside:
         """See `Bulk`."""
         return await asyncio.to_thread(self._work.scan, start, stop, limit)
 
-    async def stage(self, gen: int, digest_key: bytes) -> None:
+    async def stage(self, name: str, digest_key: bytes) -> None:
         """See `Bulk`."""
-        await asyncio.to_thread(self._work.stage, gen, digest_key)
+        await asyncio.to_thread(self._work.stage, name, digest_key)
 
     async def load(self, content: bytes) -> Loaded:
         """See `Bulk`."""
@@ -81,6 +84,10 @@ class BulkBeside:
     async def follow(self, content: bytes) -> Followed:
         """See `Bulk`."""
         return await asyncio.to_thread(self._work.follow, content)
+
+    async def flush(self) -> None:
+        """See `Bulk`."""
+        await asyncio.to_thread(self._work.flush)
 
     async def close(self) -> None:
         """See `Bulk`."""
@@ -111,10 +118,10 @@ class BulkProcess:
                 return scanned
         raise StoreFault(f"{self._live}: a process that reads it ended {_SCAN_ATTEMPTS} times. Look at its messages.")
 
-    async def stage(self, gen: int, digest_key: bytes) -> None:
+    async def stage(self, name: str, digest_key: bytes) -> None:
         """See `Bulk`."""
         self._loads = True
-        await self._loading("stage", (gen, digest_key), None)
+        await self._loading("stage", (name, digest_key), None)
 
     async def load(self, content: bytes) -> Loaded:
         """See `Bulk`."""
@@ -125,6 +132,10 @@ class BulkProcess:
         """See `Bulk`."""
         followed: Followed = await self._loading("follow", (content,), Followed)
         return followed
+
+    async def flush(self) -> None:
+        """See `Bulk`."""
+        await self._loading("flush", (), None)
 
     async def close(self) -> None:
         """Close the files and end the process."""

@@ -45,9 +45,9 @@ class BulkWork:
         ues = sum(1 for key, *_ in heads.rows() if key[:1] == b"u")
         return Scanned(end, read_lsn, ues, len(records.bodies), pack_chunk(heads, records))
 
-    def stage(self, gen: int, digest_key: bytes) -> None:
+    def stage(self, name: str, digest_key: bytes) -> None:
         """Load into this staging file from now on."""
-        self._staging = StagingFile(self._live, gen, digest_key, begun=True)
+        self._staging = StagingFile(self._live, name, digest_key, begun=True)
 
     def load(self, content: bytes) -> Loaded:
         """Load a chunk, whole or not at all; see `Staging.load`."""
@@ -66,8 +66,12 @@ class BulkWork:
             raise StagingBroken(str(error)) from None
         return self._staged().follow(entries)
 
+    def flush(self) -> None:
+        """Give what is loaded to the disk, so that adopting it has little left to do."""
+        self._staged().flush()
+
     def close(self) -> None:
-        """Close the files, and give the staging file to the disk."""
+        """Close the files."""
         self._reader.close()
         if self._staging is not None:
             self._staging.release()

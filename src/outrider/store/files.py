@@ -54,9 +54,9 @@ def sync(path: Path) -> None:
         os.close(file)
 
 
-def staging_file(path: Path, gen: int) -> Path:
-    """The staging file of a generation, beside the live one."""
-    return Path(f"{path}.staging-{gen}")
+def staging_file(path: Path, name: str) -> Path:
+    """The staging file of a copy, beside the live one."""
+    return Path(f"{path}.staging-{name}")
 
 
 def remove_staging(path: Path) -> None:

@@ -383,9 +383,9 @@ class ContextStore(Protocol):
     def values(self, prefix: str) -> dict[str, bytes]:
         """The values whose names begin so."""
 
-    def stage(self, gen: int) -> Staging:
-        """Begin a staging file, discarding any older one; only while there is no copy of a UE in the live file
-        other than those with a row of their own (early UEs), else `ValueError`."""
+    def stage(self, name: str) -> Staging:
+        """Begin a staging file, discarding an older one of that name; only while there is no copy of a UE in the live
+        file other than those with a row of their own (early UEs), else `ValueError`."""
 
     def adopt(self, staging: Staging) -> None:
         """Make the staging file the live one: carry rows, log, values, identities and early UEs over, fsync, rename.

@@ -19,7 +19,7 @@ from outrider.protocol.ownership import Ownership, Row
 from outrider.store.check import check
 from outrider.store.checkpoint import Checkpointer
 from outrider.store.faults import fault
-from outrider.store.files import opening, remove_staging, sync
+from outrider.store.files import opening, remove_staging, staging_file, sync
 from outrider.store.mark import mark_of
 from outrider.store.operations import Impossible, Operations
 from outrider.store.port import (
@@ -251,13 +251,13 @@ class SqliteStore:
 
     # --------------------------------------------------------------------------------------- staging
 
-    def stage(self, gen: int) -> Staging:
+    def stage(self, name: str) -> Staging:
         """See `port.ContextStore.stage`."""
         self._refuse_after_fault()
         if self._reader.has_copy_without_row(UE_START, UE_STOP):
             raise ValueError("the store has copies of UEs that follow their partition; erase or adopt them first")
-        remove_staging(self._path)
-        return StagingFile(self._path, gen, self.identity.digest_key)
+        staging_file(self._path, name).unlink(missing_ok=True)
+        return StagingFile(self._path, name, self.identity.digest_key)
 
     def adopt(self, staging: Staging) -> None:
         """See `port.ContextStore.adopt`."""

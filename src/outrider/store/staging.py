@@ -53,9 +53,9 @@ T = TypeVar("T")
 class StagingFile:
     """One staging file, used by one thread at a time; after `StagingBroken` only `discard` is left."""
 
-    def __init__(self, live: Path, gen: int, digest_key: bytes, *, begun: bool = False) -> None:
+    def __init__(self, live: Path, name: str, digest_key: bytes, *, begun: bool = False) -> None:
         """Begin the file, or open the one that another process has begun."""
-        self.path = staging_file(live, gen)
+        self.path = staging_file(live, name)
         self._live = live
         self._digest_key = digest_key
         self._broken = False
@@ -76,6 +76,12 @@ class StagingFile:
             self._syncing = threading.Thread(target=self._sync, name="staging sync", daemon=True)
             self._syncing.start()
         return []
+
+    def flush(self) -> None:
+        """Give what is loaded to the disk; that everything is there only `seal` makes sure of."""
+        if self._syncing is not None:
+            self._syncing.join()
+        self._sync()
 
     def _sync(self) -> None:
         """Let the disk begin; only the sync in `seal` counts, which then finds little left to do."""

@@ -12,7 +12,7 @@ from outrider.core import limits
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal, Refused
 from outrider.decide.policy.request import Action
-from outrider.functions.lmsf import clocks, judging, receipt, talks
+from outrider.functions.lmsf import clocks, receipt, talks
 from outrider.functions.lmsf.instances import selection
 from outrider.functions.lmsf.keepers import HostMigration, Rows
 from outrider.functions.lmsf.negotiation import uncovered
@@ -37,7 +37,7 @@ async def fetch_package(r: Runner) -> None:
         raise Refused(Refusal("SBOM_MISMATCH", "The package's SBOM is not the one that the contract names."))
     if package.manifest != record.manifest:
         raise Refused(Refusal("MANIFEST_MISMATCH", "The package's manifest is not the one that was offered."))
-    if reasons := await judging.against(r, Action.HOST):  # again: its components are known by now
+    if reasons := await r.allowed(Action.HOST):  # again: its components are known by now
         raise Refused(*reasons)
 
 
@@ -169,35 +169,42 @@ def _keeper_stopped(known: HostMigration) -> Refused:
     return Refused(Refusal(known.cause or "KEEPER_ABORTED", sentence, {"keeperState": known.state}, "Read its log."))
 
 
+def _unknown_to_keeper() -> Unreachable:
+    return Unreachable("the keeper does not know the migration", not_sent=True)
+
+
 async def start_copy(r: Runner) -> None:
-    """Source, giver: copy, and follow, until the copy is durable at the target. Home waits for the giver's word."""
-    if r.row.role is Role.HOME:
-        await _open_way_out(r)
-        await r.reached(lambda row: Fact.COPIED in row.giver_facts)
-        r.post(machine.CopyDurable())
-        return
+    """Source, giver: copy, and follow; and, home too, give UEs that arrive at the target, which needs no copy."""
     if _gave_up_hosting(r):
         sentence = f"{r.record.service} has left {r.tools.network} before anything of it could go onward."
         raise Refused(Refusal("SOURCE_NOT_HOSTING", sentence, {"source": r.tools.network}, status=409))
-    too_many = uncovered(r.contract, (await r.tools.keepers.status(r.record.service)).ues)
-    if too_many is not None:
-        raise Refused(too_many)
-    while True:
-        await _open_way_out(r)
+    if r.row.role is not Role.HOME:
+        too_many = uncovered(r.contract, (await r.tools.keepers.status(r.record.service)).ues)
+        if too_many is not None:
+            raise Refused(too_many)
+    await _give(r, "arrived")
+
+
+async def await_copy(r: Runner) -> None:
+    """Source, giver: wait until the copy is durable at the target. Home waits for the giver's word."""
+    if r.row.role is Role.HOME:
+        await r.reached(lambda row: Fact.COPIED in row.giver_facts)
+    else:
         known = await _wait(r, r.id, "following", "relocating", "settled", "aborting", "aborted", "done")
         if known is None:
-            continue
+            raise _unknown_to_keeper()
         if known.state in ("aborting", "aborted", "done"):
             raise _keeper_stopped(known)
-        r.post(machine.CopyDurable())
-        return
+    r.post(machine.CopyDurable())
 
 
 async def relocate(r: Runner) -> None:
     """Source, giver, home: let UEs change owner: those that arrive, or all that the source has."""
-    if _gave_up_hosting(r):
-        return
-    sweep: Literal["all", "arrived"] = "all" if r.row.move_all and r.row.role is not Role.HOME else "arrived"
+    if not _gave_up_hosting(r):
+        await _give(r, "all" if r.row.move_all and r.row.role is not Role.HOME else "arrived")
+
+
+async def _give(r: Runner, sweep: Literal["all", "arrived"]) -> None:
     while not await r.tools.keepers.relocate(r.record.service, r.id, sweep):
         await _open_way_out(r)
 
@@ -216,7 +223,7 @@ async def await_moved(r: Runner) -> None:
         return
     known = await _wait(r, r.id, "settled", "aborting", "aborted", "done")
     if known is None:
-        raise Unreachable("the keeper does not know the migration", not_sent=True)
+        raise _unknown_to_keeper()
     if known.state != "settled":
         raise _keeper_stopped(known)
     r.post(machine.AllMoved())
@@ -304,7 +311,7 @@ async def declare_lost(r: Runner) -> None:
     """Source: ban the target's store, which an operator has declared lost, and take back what it had."""
     loss = await r.tools.keepers.declare_lost(r.record.service, r.id, r.record.lost_store)
     if loss is None:
-        raise Unreachable("the keeper does not know the migration", not_sent=True)
+        raise _unknown_to_keeper()
     await r.refresh()
     r.undo(f"{loss.ues} UEs taken back from the lost store {loss.store_id} of {r.partner}")
     r.post(machine.Whole(), loss=loss)
@@ -402,6 +409,7 @@ ACTS: dict[Command, Act] = {
     Command.OPEN_STAGING: open_staging,
     Command.SELF_TEST: self_test,
     Command.START_COPY: start_copy,
+    Command.AWAIT_COPY: await_copy,
     Command.RELOCATE: relocate,
     Command.AWAIT_MOVED: await_moved,
     Command.MAKE_DISCOVERABLE: make_discoverable,

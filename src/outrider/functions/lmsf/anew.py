@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 import structlog
 
+from outrider.core.audit import Actor, Entry
 from outrider.core.refusal import Refusal
 from outrider.functions.lmsf.deployments import Deployments
 from outrider.functions.lmsf.journal import Journal
@@ -72,7 +73,16 @@ class Anew:
             lost=known[-1] if known else None,
             why=deployment.refusal.sentence,
         )
-        await self._journal.put("anew", f"{service} {begun.at_ms}", msgspec.json.encode(begun))
+        decided = Entry(
+            Actor("operator", self._network),
+            "decision",
+            f"{service} begins anew with nothing, because its store is lost: {begun.why}",
+            "PROTOCOL.md §9 (lost stores)",
+            facts={"service": service, "by": by, "reason": sentence}
+            | ({"storeId": begun.lost.store_id} if begun.lost is not None else {}),
+        )
+        body = msgspec.json.encode(begun)
+        await self._journal.put("anew", f"{service} {begun.at_ms}", body, audit=[decided])
         self._all.append(begun)
         log.warning("store.begun-anew", **msgspec.to_builtins(begun))
         return await self._deployments.begin_anew(service)

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from outrider.core import limits
+from outrider.core.audit import LMSF, Entry
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal, Refused
 from outrider.core.supply import Component, Finding, SoftwareFacts
@@ -203,7 +204,7 @@ class Catalogue:
         if known is not None and (origin or not known.origin):
             if self._facts.get(known.digest) != facts:  # the same package, signed by another key
                 known = msgspec.structs.replace(known, vendor_key_id=verified.vendor_key_id)
-                await self._keep(known, facts)
+                await self._keep(known, facts, _taken(known))
             return known
         package = Package(
             digest=verified.digest,
@@ -214,12 +215,12 @@ class Catalogue:
             origin=origin,
             onboarded_ms=self._clock.now_ms(),
         )
-        await self._keep(package, facts)
+        await self._keep(package, facts, _taken(package))
         return package
 
-    async def _keep(self, package: Package, facts: SoftwareFacts) -> None:
+    async def _keep(self, package: Package, facts: SoftwareFacts, audit: Entry) -> None:
         await self._journal.put("software", package.digest, msgspec.json.encode(facts))
-        await self._journal.put("package", package.digest, msgspec.json.encode(package))
+        await self._journal.put("package", package.digest, msgspec.json.encode(package), audit=[audit])
         self._facts[package.digest] = facts
         self._packages[package.digest] = package
 
@@ -376,6 +377,17 @@ def facts_of(verified: Verified) -> SoftwareFacts:
         signer=(verified.vendor_key_id, *verified.certificates),
         export_class=verified.manifest.export_class,
         components=verified.components,
+    )
+
+
+def _taken(package: Package) -> Entry:
+    return Entry(
+        LMSF,
+        "decision",
+        f"Package {package.manifest.service} {package.manifest.version} is verified and taken.",
+        "package, digests and vendor's signature",
+        subject={"package": package.digest, "sbom": package.sbom_digest},
+        facts={"origin": package.origin or "own operator", "vendorKeyId": package.vendor_key_id},
     )
 
 

@@ -14,15 +14,18 @@ import msgspec
 import structlog
 
 from outrider.core import limits
+from outrider.core.audit import LMSF, refused
+from outrider.core.canonical import sha256_hex
 from outrider.core.contract import Contract
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal, Refused
 from outrider.decide.policy.decision import Verdict
 from outrider.decide.policy.request import Action
-from outrider.functions.lmsf import negotiation
+from outrider.functions.lmsf import audit_log, audited, negotiation
 from outrider.functions.lmsf.acts import ACTS
 from outrider.functions.lmsf.anew import Anew
 from outrider.functions.lmsf.approvals import Approval
+from outrider.functions.lmsf.calls import Calls
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.deployments import Deployments
@@ -36,6 +39,7 @@ from outrider.functions.lmsf.policies import Applied, Case, Policies
 from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, PolicyFiles, Signer, Software, Supply
 from outrider.functions.lmsf.record import Exchange, Migration, Offer, role_of
 from outrider.functions.lmsf.runner import Runner, Tools
+from outrider.functions.lmsf.witness import Witness
 from outrider.package import statements
 from outrider.protocol import migration as machine
 from outrider.protocol.phase import ENDS, Fact, Phase, Role, Row
@@ -77,7 +81,8 @@ class Lmsf:
         self.clock = clock or SystemClock()
         self.signer = signer
         folder = config.data_dir
-        self.journal = Journal(folder / "lmsf.db")
+        self.journal = Journal(folder / "lmsf.db", self.network, self.clock)
+        self.calls = Calls(self.network, self.journal, self.clock)
         self.hosts = hosts
         self.keepers = Keepers(inner, hosts)
         self.catalogue = Catalogue(folder / "packages", self.journal, software, partners, self.clock, supply)
@@ -108,7 +113,9 @@ class Lmsf:
             deployments=self.deployments,
             onward=self.onward,
             hosting=lambda service, network: self._hosting(service, network) is not None,
+            entered=lambda runner: self.witness.news(runner),
         )
+        self.witness = Witness(self.network, self.journal, signer, partners, self.permissions, self.clock)
         self.anew = Anew(self.network, self.journal, self.deployments, self.clock, self.all)
         self.images = Images(
             self.network,
@@ -137,6 +144,8 @@ class Lmsf:
         for runner in self._runners.values():
             if not runner.told:
                 runner.start(resume=True)
+            self.witness.news(runner)
+        self._keep(self._check_audit())
 
     async def stop(self) -> None:
         """Stop working, end the hosts and close the journal; what is under way goes on after the next start."""
@@ -144,11 +153,22 @@ class Lmsf:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.images.stop()
+        await self.witness.stop()
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
         await self.deployments.stop()
         await self.catalogue.stop()
         await self.hosts.close()  # before the journal, which takes their last word of their stores
         self.journal.close()
+
+    async def _check_audit(self) -> None:
+        """Look once at the audit log as it was found; what is wrong with it is logged, and recorded in it."""
+        verdict = await asyncio.to_thread(audit_log.check, self.journal.path, self.network)
+        for finding in verdict.findings:
+            log.error("audit.damaged", cause=finding.code, why=finding.sentence)
+        # One event for the whole of it, once for each state in which the log was found.
+        if verdict.findings:
+            once = f"damaged/{'/'.join(f.code + str(f.facts) for f in verdict.findings)}"
+            await self.journal.record(refused(LMSF, verdict.findings[0], once=sha256_hex(once.encode())))
 
     # ------------------------------------------------------------------------------------------- looking
 
@@ -251,7 +271,8 @@ class Lmsf:
     def _serving(self, service: str, network: str) -> Runner | None:
         """The migration by which another network serves UEs of a service now."""
         runner = self._hosting(service, network)
-        return runner if runner is not None and runner.row.phase in machine.SERVING else None
+        copied = (Phase.RELOCATING, Phase.SETTLED)
+        return runner if runner is not None and runner.row.phase in copied else None
 
     def _busy(self, service: str, source: str, target: str) -> Runner | None:
         """The migration that a new one is in the way of: any where home gives, else one of its source or target."""
@@ -280,8 +301,14 @@ class Lmsf:
         )
         runner = Runner(record, self._tools, ACTS)
         self._runners[record.id] = runner
-        await self.journal.put("migration", record.id, msgspec.json.encode(record))
+        begun = audited.begun(self.network, record, contract, self.permissions.keys)
+        try:
+            await self.journal.put("migration", record.id, msgspec.json.encode(record), audit=begun)
+        except Refused:
+            del self._runners[record.id]
+            raise
         runner.start(resume=False)
+        self.witness.news(runner)
         return runner
 
     async def abort(self, runner: Runner, cause: str, sentence: str) -> None:

@@ -13,7 +13,7 @@ class Faces:
 
     def __init__(self, lmsf: Lmsf, verifier: TokenVerifier) -> None:
         self._lmsf = lmsf
-        self._guard = Guard(verifier, lmsf.config.instance_id, lmsf.config.network, lmsf.clock)
+        self._guard = Guard(verifier, lmsf.config.instance_id, lmsf.config.network, lmsf.clock, lmsf.calls)
         self.router = Router()
         operator.routes(lmsf, self._guard.routes(self.router, lmsf.config.network))
         openapi.routes(self.router)

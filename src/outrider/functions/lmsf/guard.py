@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal
+from outrider.functions.lmsf.calls import Calls
 from outrider.functions.lmsf.clocks import format_timestamp
 from outrider.functions.lmsf.ports import Clock
 from outrider.sbi import headers
@@ -17,13 +18,16 @@ NF_TYPE = "LMSF"
 
 
 class Guard:
-    """Puts a check before a handler, and the time of sending on its answer."""
+    """Puts a check and the audit log before a handler, and the time of sending on its answer."""
 
-    def __init__(self, verifier: TokenVerifier, instance_id: str, network: NetworkId, clock: Clock) -> None:
+    def __init__(
+        self, verifier: TokenVerifier, instance_id: str, network: NetworkId, clock: Clock, calls: Calls
+    ) -> None:
         self._verifier = verifier
         self._audience = {NF_TYPE, instance_id}
         self._network = network
         self._clock = clock
+        self._calls = calls
 
     def check(self, request: Request, scope: str, consumer: NetworkId) -> Refusal | None:
         """Why the request may not be served; None if its token allows it."""
@@ -43,14 +47,21 @@ class Guard:
         """Adds routes of the `nlmsf-` APIs to a router; the scope is the API's name, the first part of the path."""
 
         def add(method: str, template: str, handler: Handler) -> None:
-            router.add(method, template, self._guarded(template.split("/")[1], consumer, handler))
+            router.add(method, template, self._guarded(template, consumer, handler))
 
         return add
 
-    def _guarded(self, scope: str, consumer: NetworkId, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(
+        self, template: str, consumer: NetworkId, handler: Handler
+    ) -> Callable[[Request], Awaitable[Response]]:
+        scope = template.split("/")[1]
+
         async def serve(request: Request) -> Response:
             refusal = self.check(request, scope, consumer)
+            if refusal is None:
+                refusal = await self._calls.asked(request, template, str(consumer))
             response = refusal_response(refusal) if refusal is not None else await guarded(handler, request)
+            await self._calls.answered(request, response, str(consumer))
             response.headers.append((headers.SENDER_TIMESTAMP, format_timestamp(self._clock.now_ms())))
             return response
 

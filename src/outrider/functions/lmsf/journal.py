@@ -1,17 +1,27 @@
 """The LMSF's memory: one SQLite file; nothing is acted on before it is in here, durably.
 
 Documents (migrations, deployments, packages, how far stores were) are kept whole, by name; beside them the events
-of each migration in their order, which nothing reads but people. Writes run on one thread, so that an fsync does not
-stop the node's loop.
+of each migration in their order, which nothing reads but people, and the audit log (`audit_log`). What an audit event
+records and the event itself are one transaction. Writes run on one thread, so that an fsync does not stop the node's
+loop.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import apsw
+
+from outrider.core.audit import Entry
+from outrider.core.refusal import Refusal, Refused
+from outrider.functions.lmsf import audit_log
+from outrider.functions.lmsf.audit_log import AuditLog
+from outrider.functions.lmsf.ports import Clock
+from outrider.store.faults import fault
+
+T = TypeVar("T")
 
 Kind = Literal[
     "migration", "deployment", "package", "software", "permission", "revocation", "store", "anew", "approval"
@@ -42,22 +52,35 @@ class Logged(NamedTuple):
 
 
 class Journal:
-    """Documents and events, durable when a call returns."""
+    """Documents and events, durable when a call returns.
 
-    def __init__(self, path: Path) -> None:
+    What cannot be written raises `Refused` (`AUDIT_UNWRITABLE`): then nothing of it was, and it must not be done.
+    """
+
+    def __init__(self, path: Path, network: str, clock: Clock) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         self._db = apsw.Connection(str(path))
         self._db.set_busy_timeout(5_000)
         self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")
         self._db.execute(_SCHEMA)
+        self._db.execute(audit_log.SCHEMA)
+        self._audit = AuditLog(self._db, network)
+        self._clock = clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lmsf-journal")
 
-    async def put(self, kind: Kind, name: str, body: bytes, *, event: tuple[str, Logged] | None = None) -> None:
-        """Keep a document, and the event that changed it, in one transaction."""
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._put, kind, name, body, event)
+    async def put(
+        self,
+        kind: Kind,
+        name: str,
+        body: bytes,
+        *,
+        event: tuple[str, Logged] | None = None,
+        audit: Sequence[Entry] = (),
+    ) -> None:
+        """Keep a document, the event that changed it, and what the audit log says of it, in one transaction."""
 
-    def _put(self, kind: Kind, name: str, body: bytes, event: tuple[str, Logged] | None) -> None:
-        with self._db:
+        def put() -> None:
             self._db.execute("INSERT OR REPLACE INTO document VALUES (?, ?, ?)", (kind, name, body))
             if event is not None:
                 migration, logged = event
@@ -65,13 +88,42 @@ class Journal:
                     "INSERT INTO event (migration, at_ms, event, phase, why) VALUES (?, ?, ?, ?, ?)",
                     (migration, *logged),
                 )
+            self._audit.append(self._clock.now_ms(), audit)
 
-    async def drop(self, kind: Kind, name: str) -> None:
+        await self._write(put)
+
+    async def drop(self, kind: Kind, name: str, *, audit: Sequence[Entry] = ()) -> None:
         """Forget a document."""
-        statement = "DELETE FROM document WHERE kind = ? AND name = ?"
-        await asyncio.get_running_loop().run_in_executor(
-            self._writer, lambda: self._db.execute(statement, (kind, name))
-        )
+
+        def drop() -> None:
+            self._db.execute("DELETE FROM document WHERE kind = ? AND name = ?", (kind, name))
+            self._audit.append(self._clock.now_ms(), audit)
+
+        await self._write(drop)
+
+    async def record(self, *entries: Entry) -> None:
+        """Add to the audit log what changes no document."""
+        await self._write(lambda: self._audit.append(self._clock.now_ms(), entries))
+
+    async def audited(self, do: Callable[[AuditLog], T]) -> T:
+        """Read the audit log or write to it, in one transaction."""
+        return await self._write(lambda: do(self._audit))
+
+    async def _write(self, do: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, do)
+
+    def _transaction(self, do: Callable[[], T]) -> T:
+        try:
+            with self._db:
+                done = do()
+        except apsw.Error as error:
+            if not self._db.getautocommit():
+                self._db.execute("ROLLBACK")
+            refusal = _unwritable(self.path, error)
+        else:
+            return done
+        # Raised out here, so that it does not hold the error's frames: a statement in one would block each commit.
+        raise Refused(refusal)
 
     def all(self, kind: Kind) -> list[bytes]:
         """Every document of a kind, by name; for the start."""
@@ -119,3 +171,13 @@ class Journal:
         """Finish what is being written and close the file."""
         self._writer.shutdown(wait=True)
         self._db.close()
+
+
+def _unwritable(path: Path, error: apsw.Error) -> Refusal:
+    return Refusal(
+        "AUDIT_UNWRITABLE",
+        f"Nothing was done, because it cannot be recorded: {fault(path, 'writing', error)}",
+        {"file": path.name},
+        "It is safe to ask again when that is put right.",
+        status=503,
+    )

@@ -12,6 +12,7 @@ APIS = (
     "nlmsf-migration",
     "nlmsf-policy",
     "nlmsf-relocation",
+    "nlmsf-audit",
 )
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
-from outrider.functions.lmsf import policing, shown
+from outrider.functions.lmsf import audit_api, policing, shown
 from outrider.functions.lmsf.catalogue import archive_range, byte_range, check_digest
 from outrider.functions.lmsf.engine import Lmsf
 from outrider.functions.lmsf.images import Restore
@@ -85,6 +85,7 @@ def routes(lmsf: Lmsf, add: Add) -> None:
     add("POST", f"{_MIGRATION}/migrations/{{migrationId}}/return", api.send_home)
     add("POST", f"{_MIGRATION}/migrations/{{migrationId}}/declare-lost", api.declare_lost)
     policing.routes(lmsf, add)
+    audit_api.operator_routes(lmsf, add)
 
 
 class Operator:

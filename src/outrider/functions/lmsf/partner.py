@@ -13,6 +13,7 @@ from outrider.functions.lmsf.catalogue import archive_range
 from outrider.functions.lmsf.engine import Lmsf
 from outrider.functions.lmsf.record import Agreed, Exchange, Offer, View
 from outrider.functions.lmsf.runner import Runner
+from outrider.functions.lmsf.witness import SignedHead
 from outrider.protocol.phase import Phase
 from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.problem import json_response, problem, refusal_response
@@ -30,6 +31,7 @@ def routes(lmsf: Lmsf, network: str, add: Callable[[str, str, Handler], None]) -
     add("PUT", "/nlmsf-permission/v1/migrations/{migrationId}/exchange", api.exchange)
     add("POST", "/nlmsf-permission/v1/revocations", api.revoke)
     add("GET", "/nlmsf-catalogue/v1/packages/{packageDigest}/archive", api.archive)
+    add("PUT", "/nlmsf-audit/v1/migrations/{migrationId}/heads", api.countersign)
 
 
 class FromPartner:
@@ -103,3 +105,9 @@ class FromPartner:
             sentence = "No migration with this network is being prepared from that package."
             return refusal_response(Refusal("PACKAGE_NOT_OFFERED", sentence))
         return await archive_range(self._lmsf.catalogue, request)
+
+    async def countersign(self, request: Request) -> Response:
+        """The partner gives the head of its audit log in a phase; it gets it back with this network's signature."""
+        runner = self._find(request)
+        given = msgspec.json.decode(request.body, type=SignedHead)
+        return json_response(200, await self._lmsf.witness.countersign(given, runner, self._network))

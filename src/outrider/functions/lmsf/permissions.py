@@ -13,6 +13,7 @@ from outrider.core.manifest import Manifest
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal, Refused
 from outrider.decide.permit import Hosting, Permitted, permit
+from outrider.functions.lmsf import audited
 from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.ports import Clock, Partners, Signer
 from outrider.functions.lmsf.record import Envelope, Exchange
@@ -102,7 +103,8 @@ class Permissions:
             raise Refused(_not_theirs(permission.signer, given_by))  # it must not fill another's room here
         if permission.id not in self._permissions:
             self._check_room(permission.signer)
-            await self._journal.put("permission", permission.id, envelope.encode())
+            kept = audited.permitted(permission, given_by, self._network)
+            await self._journal.put("permission", permission.id, envelope.encode(), audit=[kept])
             self._permissions[permission.id] = permission, envelope
         return permission
 
@@ -116,7 +118,8 @@ class Permissions:
         name = _name(revocation)
         if name not in self._revocations:
             self._check_room(revocation.signer)
-            await self._journal.put("revocation", name, envelope.encode())
+            kept = audited.revoked(revocation, given_by, self._network)
+            await self._journal.put("revocation", name, envelope.encode(), audit=[kept])
             self._revocations[name] = revocation, envelope
         return revocation
 

@@ -8,7 +8,7 @@ partner where this side stands (`teller`), one looks at clocks, permissions and 
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from outrider.core.contract import Contract
 from outrider.core.refusal import Refusal, Refused
 from outrider.decide.policy.decision import Decision
 from outrider.decide.policy.request import Action
+from outrider.functions.lmsf import audited, judging
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.deployments import Deployments, host_failed
 from outrider.functions.lmsf.journal import Journal, Logged
@@ -86,6 +87,8 @@ class Tools:
     """The network to which a service goes onward from another one that hosts it, if it does."""
     hosting: Callable[[str, str], bool]
     """Whether a network hosts a service of this one."""
+    entered: Callable[["Runner"], None]
+    """A migration has entered a phase: its partners counter-sign the head of the audit log."""
 
 
 class Noted:
@@ -119,6 +122,8 @@ class Runner:
         self._acts = acts
         self._inbox: asyncio.Queue[_Entry] = asyncio.Queue()
         self._doing: asyncio.Task[None] | None = None
+        self._kept_back: dict[type, _Entry] = {}
+        """Events that nobody waits for and that could not be journalled."""
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -162,7 +167,8 @@ class Runner:
     def start(self, *, resume: bool) -> None:
         """Set the tasks to work; after a restart, with what the journalled row demands."""
         tellers = [(teller.run(), f"teller to {teller.partner}") for teller in self.tellers]
-        loops = ((self._own(), "owner"), (self._watch(), "watcher"), *tellers)
+        own = ((self._own(), "owner"), (self._watch(), "watcher"), (self._give_again(), "giver again"))
+        loops = (*own, *tellers)
         self._tasks = [asyncio.create_task(loop, name=f"{name} of {self.id}") for loop, name in loops]
         self.post(machine.Resume() if resume else machine.Begin())
 
@@ -307,11 +313,17 @@ class Runner:
             entry = await self._inbox.get()
             try:
                 await self._step(entry.event, entry.changes)
-            except Exception:
+            except Exception as error:
                 # The row on the disk is the old one: the event did not happen, and whoever told it learns that.
-                log.exception("migration.event-failed", migration=self.id, event=type(entry.event).__name__)
-                if entry.done is not None and not entry.done.done():
-                    entry.done.set_exception(RuntimeError("the event could not be journalled"))
+                refused = isinstance(error, Refused)
+                if refused:
+                    log.warning("migration.not-journalled", migration=self.id, why=str(error))
+                else:
+                    log.exception("migration.event-failed", migration=self.id, event=type(entry.event).__name__)
+                if entry.done is None and refused:
+                    self._kept_back[type(entry.event)] = entry
+                elif entry.done is not None and not entry.done.done():
+                    entry.done.set_exception(error if refused else RuntimeError("the event could not be journalled"))
                 continue
             if entry.done is not None and not entry.done.done():
                 entry.done.set_result(None)
@@ -326,13 +338,18 @@ class Runner:
             record = msgspec.structs.replace(record, why=step.why, **self._numbers(record))
         if _kept(record) != _kept(before):
             logged = Logged(self.tools.clock.now_ms(), _text(event), step.row.phase.value, step.why)
-            await self.tools.journal.put("migration", self.id, msgspec.json.encode(record), event=(self.id, logged))
+            keys = self.tools.permissions.keys if record.contract != before.contract else {}
+            audit = audited.stepped(self.tools.network, before, record, event, self.contract, step.why, keys)
+            body = msgspec.json.encode(record)
+            await self.tools.journal.put("migration", self.id, body, event=(self.id, logged), audit=audit)
         # `undone` may have grown while the journal was written.
         self.record = msgspec.structs.replace(record, undone=self.record.undone)
         if step.row != before.row:
             log.info("migration", migration=self.id, phase=step.row.phase.value, why=step.why)
             self.trouble, self.awaited = "", None
             self._changed.set()
+            if step.row.phase is not before.row.phase:
+                self.tools.entered(self)
         if step.commands:
             self._do(step.commands)
 
@@ -341,6 +358,14 @@ class Runner:
             return {}
         doubt = {"in_doubt": self.progress.in_doubt}
         return doubt | ({"back": self.progress} if self.progress.returning else {"last": self.progress})
+
+    async def _give_again(self) -> None:
+        """What could not be journalled, as on a full disk, is told again until it can; of each kind the last."""
+        while True:
+            await self.tools.clock.sleep(_RETRY_MAX_S)
+            back, self._kept_back = self._kept_back, {}
+            for entry in back.values():
+                self._inbox.put_nowait(entry)
 
     # ------------------------------------------------------------------------------------------- the doer
 
@@ -426,7 +451,7 @@ class Runner:
             passed = self.ending("DEADLINE_PASSED", "the contract's deadline has passed")
             if phase in machine.BEFORE:
                 self.post(machine.TermsEnded(passed))
-            elif phase is Phase.RELOCATING and self.row.move_all:
+            elif phase is Phase.COPYING or (phase is Phase.RELOCATING and self.row.move_all):
                 self.post(machine.StopAsked(passed))
 
     async def _look_at_permissions(self) -> None:
@@ -453,7 +478,8 @@ class Runner:
         stop = False
         try:
             decision = await self.judged(Action.STAY)
-            reasons, stop = decision.told(self.tools.network), decision.outcome == "abort"
+            reasons = [*await judging.software(self.tools.catalogue, self._case()), *decision.told(self.tools.network)]
+            stop = decision.outcome == "abort"
         except Refused as refused:  # the facts cannot be had, so it cannot be allowed
             reasons = list(refused.refusals)
         if not reasons:
@@ -465,13 +491,13 @@ class Runner:
         """What this operator's policy says to an action of this migration, now."""
         return await self.tools.policies.judge(action, self._case())
 
-    async def allowed(self, action: Action) -> list[Refusal]:
-        """What this operator's policy has against an action, once a human has decided where it asks for one.
+    async def allowed(self, action: Action, terms: Sequence[Refusal] = ()) -> list[Refusal]:
+        """What this operator has against an action (`judging`), once a human has decided where its policy asks for one.
 
         Raises:
             Refused: nobody has decided yet (503); to be tried again.
         """
-        return await self.tools.policies.awaited(self._case(), await self.judged(action))
+        return await judging.against(self.tools.catalogue, self.tools.policies, self._case(), action, terms)
 
     def _case(self) -> Case:
         return Case(self.id, self.contract, self.record.manifest, self.row.role, self.row.phase)

@@ -4,7 +4,6 @@ import msgspec
 
 from outrider.core.refusal import Refusal, Refused
 from outrider.decide.policy.request import Action
-from outrider.functions.lmsf import judging
 from outrider.functions.lmsf.negotiation import check_answer
 from outrider.functions.lmsf.record import Agreed, Exchange, Offer
 from outrider.functions.lmsf.runner import Runner
@@ -84,7 +83,7 @@ async def judge_offer(r: Runner) -> None:
     now_ms = tools.clock.now_ms()
     reasons = tools.negotiation.judge(r.contract, record.manifest, record.package_bytes, now_ms)
     action = Action.ONWARD if r.row.role is Role.GIVER else Action.HOST
-    if reasons := await judging.against(r, action, reasons):
+    if reasons := await r.allowed(action, reasons):
         _refuse(r, machine.OfferJudged, reasons, tools.network)
         return
     signed = tools.negotiation.sign(record.contract)

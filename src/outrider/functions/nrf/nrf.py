@@ -23,7 +23,7 @@ from outrider.sbi.tokens import TOKEN_TTL_S, TokenIssuer
 HEARTBEAT_S = 10
 """Heartbeat timer that instances are told."""
 
-PARTNER_SCOPES = ("nlmsf-catalogue", "nlmsf-negotiation", "nlmsf-permission", "nlmsf-relocation")
+PARTNER_SCOPES = ("nlmsf-audit", "nlmsf-catalogue", "nlmsf-negotiation", "nlmsf-permission", "nlmsf-relocation")
 """Own APIs that partners use. `nlmsf-migration` is not among them: it is the operator's."""
 
 TICK_S = 0.5

@@ -122,6 +122,14 @@ def _whole(way: Way) -> None:
     way.slow = 1.0
 
 
+def _copy_late(way: Way, by: float) -> None:
+    way.copy_late_s = by / 1000
+
+
+def _copy_in_time(way: Way) -> None:
+    way.copy_late_s = 0.0
+
+
 def _refuse(way: Way, _: float) -> None:
     way.refused = True
 
@@ -142,5 +150,6 @@ _WAYS: dict[str, _Change] = {
     "refuse": (_refuse, _whole, False),
     "no-answers": (_silence, _whole, False),
     "slow-link": (_slow, _whole, True),
+    "slow-copy": (_copy_late, _copy_in_time, False),
 }
 """What changes on a way, and whether in both directions."""

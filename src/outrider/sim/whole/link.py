@@ -40,6 +40,8 @@ class Way:
     no_answers: bool = False
     """What is sent arrives, and what is answered does not."""
     slow: float = 1.0
+    copy_late_s: float = 0.0
+    """Bulk frames take so much longer."""
 
 
 class Wires:
@@ -75,6 +77,7 @@ class Wires:
         copies = 2 if self._chance.random() < self.duplicates else 1
         for _ in range(copies):
             late = self._chance.random() * 9.0 if self._chance.random() < self.stragglers else 0.0
+            late += way.copy_late_s if request.path.endswith("/bulk") else 0.0
             self._later(way, lambda: self._arrive(sender, receiver, request, answer), late)
 
     def _arrive(self, sender: str, receiver: str, request: Request, answer: "asyncio.Future[Response]") -> None:

@@ -100,6 +100,7 @@ class Operators:
         self._open.append(HostMigration(migration_id=name, role="source", peer=act.target, home=HOME))
         self._source[name] = source
         if act.waits:
+            await self._relocate(name, source, "arrived")
             await self._until(source, lambda host: host.followers.durable(name))
         await self._relocate(name, source, act.sweep)
 

@@ -20,9 +20,10 @@ from outrider.host.forwards import Forwards
 from outrider.host.lanes import Lane
 from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Ownership, Row
+from outrider.store import staging
 from outrider.store import timers as due
 from outrider.store.operations import Operations
-from outrider.store.port import Done, SetRow, Take, Work
+from outrider.store.port import Done, Replace, SetRow, Take, Work
 
 Put = Callable[[Any, str, Any], None]
 """Puts a twin in the place of what a module or class has under a name."""
@@ -317,6 +318,20 @@ def _forwards_repeated_blind(put: Put) -> None:
     put(Forwards, "repeat", twin)
 
 
+def _staging_wins(put: Put) -> None:
+    carried = staging._CARRIED
+    put(staging, "_CARRIED", carried[: carried.index("WHERE")] + "WHERE staged.k IS NULL")
+
+
+def _chunk_over_owned(put: Put) -> None:
+    def twin(self: Operations, op: Replace) -> Done:
+        self._content.remove(key for key, *_ in self._many.heads(op.start, op.stop))
+        self._content.add(op.heads, op.records)
+        return Done()
+
+    put(Operations, "_replace", twin)
+
+
 PLANTED: dict[str, Planted] = {
     "grant-before-disk": Planted("GRANT leaves before GRANTED is durable.", "§3.2", _grant_before_disk),
     "accepted-before-disk": Planted("ACCEPTED leaves before OWNED is durable.", "§3.4", _accepted_before_disk),
@@ -333,6 +348,10 @@ PLANTED: dict[str, Planted] = {
         _digest_unchecked,
     ),
     "content-after-row": Planted("OWNED is durable one commit before the content.", "§3.4", _content_after_row),
+    "staging-wins": Planted(
+        "What a copy has brought takes the place of what came early by a grant.", "§7", _staging_wins
+    ),
+    "chunk-over-owned": Planted("A chunk replaces what is owned here.", "§7", _chunk_over_owned),
     "answers-left-behind": Planted("Stored answers do not count at the new owner.", "§4.3", _answers_left_behind),
     "answer-before-disk": Planted("A request is answered before its unit is durable.", "§4.1", _answer_before_disk),
     "delivered-before-disk": Planted(

@@ -28,8 +28,9 @@ _OFTEN = [3 if name == "onward" else 1 if name == "lost" else 2 for name in NAME
 
 Deed = Literal["out", "back", "abort", "onward", "lose", "reborn", "declare"]
 Trouble = Literal[
-    "cut", "cut-one-way", "refuse", "no-answers", "slow-link", "kill", "disk-full", "disk-broken", "slow-disk",
-    "pause", "clock-jump", "worker-hangs", "worker-dies", "revoke", "kill-at",
+    "cut", "cut-one-way", "refuse", "no-answers", "slow-link", "slow-copy",
+    "kill", "disk-full", "disk-broken", "slow-disk", "pause", "clock-jump",
+    "worker-hangs", "worker-dies", "revoke", "kill-at",
 ]  # fmt: skip
 
 
@@ -60,7 +61,7 @@ class Act(msgspec.Struct, frozen=True):
     target: str = B
     sweep: Literal["arrived", "all"] = "arrived"
     waits: bool = True
-    """It relocates only when the copy is durable."""
+    """It sweeps only when the copy is durable; UEs that arrive change owner before that, too."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -110,6 +111,7 @@ def draw(seed: str, name: Name | None = None) -> Plan:
     ues = [_ue(chance, i, name, end_s) for i in range(1, chance.randint(2, 7))]
     count = chance.choice((0, 1, 2, 3, 4, 6, 8))
     faults = [_fault(chance, networks, end_s) for _ in range(count)] + _own_faults(chance, name, acts, end_s)
+    faults += _slow_copies(Random(f"{seed}/copies"), acts, end_s)
     return Plan(seed, name, networks, ues, acts, sorted(faults, key=lambda f: f.at_s), end_s)
 
 
@@ -161,6 +163,16 @@ def _own_faults(chance: Random, name: Name, acts: list[Act], end_s: float) -> li
             faults.append(Fault(at_s + chance.uniform(0.3, 1.0) * for_s, "kill", B, chance.uniform(0.05, 0.5)))
         return faults
     return []
+
+
+def _slow_copies(chance: Random, acts: list[Act], end_s: float) -> list[Fault]:
+    """Few UEs are copied in a moment, a million are not: some copies take so long that UEs come meanwhile."""
+    giver = {"out": HOME, "onward": B}
+    return [
+        Fault(act.at_s, "slow-copy", giver[act.deed], min(chance.uniform(0.5, 3.0), end_s - act.at_s), act.target, by)
+        for act in acts
+        if act.deed in giver and chance.random() < 0.5 and (by := chance.uniform(200, 2_000))
+    ]
 
 
 def _fault(chance: Random, networks: list[str], end_s: float) -> Fault:
