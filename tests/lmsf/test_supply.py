@@ -1,5 +1,6 @@
 """Barred software is refused where it is taken in, handed on and hosted; revoked software also where it runs."""
 
+import asyncio
 import datetime as dt
 import json
 from pathlib import Path
@@ -10,10 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from outrider.core.revoked import Entry, RevocationList
 from outrider.core.supply import Component, SupplyRules
+from outrider.decide.policy.request import Action
+from outrider.functions.lmsf.runner import Runner
 from outrider.functions.lmsf.supply import OperatorSupply
 from outrider.package import revocations
 from outrider.package.revocations import Revocations
 from outrider.package.vendors import TrustedVendor
+from outrider.protocol.phase import Phase
 
 A, B = "999-70", "999-71-000007ed9d5"
 SERVICE = "group-coordination"
@@ -237,6 +241,25 @@ async def test_a_package_that_has_come_is_judged_by_supply_rules_and_then_by_the
     await pair.clear_at_target()
     assert pair.b.hosts.digest_keys == [], "no host was ever started"
     assert (await pair.b.ask("GET", f"{ROOT}/packages"))["packages"] == []
+
+
+async def test_a_look_that_comes_before_the_package_is_judged_tells_the_same(
+    pair: Any, demands: Any, monkeypatch: Any
+) -> None:
+    """The policy sees the components once the package is kept; its look must not hide the reasons of the supply rules."""
+    await demands(b=GPL)
+    await pair.b.under(POLICY)
+    allowed, held = Runner.allowed, asyncio.Event()
+
+    async def late(self: Runner, action: Action, terms: Any = ()) -> Any:
+        if action is Action.HOST and self.row.phase is Phase.PREPARING:
+            await held.wait()
+        return await allowed(self, action, terms)
+
+    monkeypatch.setattr(Runner, "allowed", late)
+    _, codes = await _reasons(pair)
+    held.set()
+    assert codes == ["LICENCE_BARRED", "POLICY_LICENCE"]
 
 
 async def test_a_package_that_is_here_is_judged_whole_at_the_offer(
