@@ -16,11 +16,11 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
-# Every fault, one at a time, against two real networks: about a quarter of an hour.
+# Every fault, one at a time, against two real networks: about half an hour. Onward over three: --matrix onward.
 faults: $(READY)
 	$(BIN)/python -m outrider.demo.faults --matrix full $(FAULTS_ARGS)
 
-# Journeys with random faults for as long as told: make soak SOAK_ARGS="--minutes 60 --report soak.json"
+# Journeys over three networks with random faults for as long as told: make soak SOAK_ARGS="--minutes 60 --report soak.json"
 soak: $(READY)
 	$(BIN)/python -m outrider.demo.soak $(SOAK_ARGS)
 

@@ -176,6 +176,18 @@ async def test_a_subscriber_that_is_away_gets_everything_when_it_is_back(world: 
     assert findings.notifications > findings.requests_ok + 4
 
 
+async def test_the_clock_of_a_track_stands_still_between_its_legs(world: World) -> None:
+    moves = [Move(1, 0.0, TARGET), Move(2, 0.01, TARGET), Move(3, 5.0, TARGET), Move(1, 5.01, HOME)]
+    with Writer(Path(config(world).history)) as history:
+        group = Group(config(world), history, world.client, moves)
+        await group.enter()
+        await asyncio.wait_for(group.travel(until_s=5.0), 4)
+        assert [group.members[ue].network for ue in (1, 2, 3)] == [TARGET, TARGET, HOME]
+        await asyncio.wait_for(group.travel(without=TARGET), 4)
+        assert [group.members[ue].network for ue in (1, 2, 3)] == [HOME, TARGET, HOME], "3 has nothing to go to"
+        await group.leave()
+
+
 # ------------------------------------------------------------------------------------------------ as a process
 
 

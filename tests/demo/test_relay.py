@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -199,17 +200,23 @@ async def test_the_process_obeys_orders_and_ends_with_its_input(links: Links) ->
     assert process.stdin is not None
     assert process.stdout is not None
 
-    async def order(**order: str) -> dict[str, object]:
+    async def order(**order: str) -> dict[str, Any]:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps(order).encode() + b"\n")
-        answer: dict[str, object] = json.loads(await asyncio.wait_for(process.stdout.readline(), LIMIT_S))
+        answer: dict[str, Any] = json.loads(await asyncio.wait_for(process.stdout.readline(), LIMIT_S))
         return answer
 
     ready = json.loads(await asyncio.wait_for(process.stdout.readline(), LIMIT_S))
     reader, writer = await asyncio.open_connection("127.0.0.1", ready["ports"][0])
     assert await exchange((reader, writer), b"hello") == b"hello"
-    assert await order(do="stats") == {"done": "stats", "bytes": [{"forward": 5, "backward": 5}]}
+    stats = await order(do="stats")
+    assert (stats["done"], stats["bytes"]) == ("stats", [{"forward": 5, "backward": 5}])
+    assert "error" in await order(do="delay"), "a delay has to say which"
+    assert (await order(do="delay", delayMs="20"))["slowestMs"] == [{"forward": 0.0, "backward": 0.0}]
+    assert await exchange((reader, writer), b"later") == b"later"
+    [slowest] = (await order(do="stats"))["slowestMs"]
+    assert min(slowest.values()) >= 20
     assert "error" in await order(do="dance")
     assert (await order(do="cut", direction="both"))["done"] == "cut"
     writer.write(b"x")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider.demo.track import Move, TrackError, make_track, parse_track, read_track, write_track
+from outrider.demo.track import Move, TrackError, make_onward_track, make_track, parse_track, read_track, write_track
 
 HOME, TARGET = "999-70", "999-71-000007ed9d5"
 
@@ -68,3 +68,18 @@ def test_in_a_made_track_some_are_early_some_late_some_never_go_and_all_who_go_c
     assert sum(t <= 0.4 for t in out.values()) >= 15
     assert sum(t > 4.0 for t in out.values()) == 15
     assert all(out[ue] < back[ue] for ue in out)
+
+
+@given(ues=st.integers(1, 100), seed=st.integers(0, 2**32))
+def test_a_track_onward_waits_at_both_instants_and_brings_everybody_home(ues: int, seed: int) -> None:
+    track = make_onward_track(ues=ues, home=HOME, between=TARGET, target="999-72", seed=seed)
+    text = write_track(track.moves).splitlines()
+    assert len(parse_track(text, name="", ues=ues, networks=[HOME, TARGET, "999-72"], home=HOME)) == len(track.moves)
+    where = dict.fromkeys(range(1, ues + 1), HOME)
+    for move in track.moves:
+        assert (move.network == TARGET) == (move.time_s < track.onward_s)
+        assert move.network != "999-72" or track.onward_s <= move.time_s < track.home_s
+        if move.time_s >= track.home_s:
+            assert TARGET not in where.values()
+        where[move.ue] = move.network
+    assert set(where.values()) == {HOME}

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from outrider.host.lanes import Hello, Lane, Receiver, ack
+from outrider.host.peer_store import Outlived, PeerStore, StoreLost
 from outrider.protocol.messages import LaneBatch, NotOwner, Void
 from outrider.protocol.ownership import Ownership
 from outrider.sbi.client import Unreachable
@@ -176,3 +177,32 @@ async def test_a_message_whose_handling_failed_is_in_no_answer_and_comes_again()
     assert await second == 0
     assert await receiver.take(batch[0]) == 2
     assert taken == [message(1), message(2)]
+
+
+async def test_what_was_long_on_its_way_on_one_lane_is_no_sign_of_a_lost_store():
+    async def handle(_: object) -> None:
+        pass
+
+    def batch(incarnation: int, durable_lsn: int) -> LaneBatch:
+        return LaneBatch("a", incarnation, None, durable_lsn, 1, 1, [message(1)])
+
+    heard = PeerStore()
+    control, bulk = Receiver(handle, heard), Receiver(handle, heard)
+    assert await control.take(batch(1, 90)) == 1
+    heard.known("a", 90)
+    assert await bulk.take(batch(1, 50)) == 1
+    with pytest.raises(StoreLost, match="is at 50, but was at 90"):
+        await bulk.take(batch(2, 50))
+    assert await bulk.take(batch(2, 90)) == 1
+    with pytest.raises(Outlived):
+        await control.take(batch(1, 95))
+    restarted = PeerStore()
+    restarted.known("a", 90)
+    with pytest.raises(StoreLost):
+        await Receiver(handle, restarted).take(batch(1, 50))
+
+
+async def test_both_lanes_of_a_peer_are_judged_by_what_either_told(net):
+    await net.begin("m", A, B, relocate=False)
+    peers = net.hosts[B].peers
+    assert peers.receiver(A).store is peers.landing(A)[1].store is peers.heard(A)

@@ -80,6 +80,41 @@ async def test_a_reborn_store_is_noticed_when_it_speaks_and_gets_nothing(net):
     assert shown["version"].endswith("-store-lost")
 
 
+async def test_a_new_store_that_speaks_before_its_migration_is_known_is_no_lost_one(net):
+    """The migration with the store before is over, so nothing is at stake; what the new one says comes again."""
+    await moved(net)
+    await net.hosts[A].migrations.change("m", finished=True)
+    await reborn(net)
+    net.cut = {(A, B)}
+    net.hosts[B].send(A, Void())
+    lane = net.hosts[B].peers.lane(A)
+    await net.until(lambda: lane.doubtful(1), "an answer that takes nothing")
+    assert lane.through == 0
+    assert not net.hosts[A].lost._noticed
+    assert not net.hosts[B].lost._noticed
+    net.cut = set()
+    await net.begin("n", A, B, relocate=False)
+    await net.until(lambda: lane.through, "the message")
+    assert not net.hosts[A].lost._noticed
+
+
+async def test_what_comes_late_for_a_store_that_has_retired_does_not_make_the_next_one_a_lost_one(net):
+    await moved(net)
+    await net.hosts[A].migrations.change("m", finished=True)
+    net.cut = {(A, B), (B, A)}
+    net.hosts[A].send(B, Void())
+    lane = net.hosts[A].peers.lane(B)
+    await net.until(lambda: not lane.connected, "a try that fails")
+    await reborn(net)
+    asked = lane._posted_s
+    net.cut = set()
+    await net.until(lambda: lane._posted_s > asked, "another try, to the new store")
+    await net.until(lambda: not lane._in_flight, "its answer")
+    assert not net.hosts[A].lost._noticed
+    await net.begin("n", A, B, relocate=False)
+    await net.until(lambda: net.hosts[A].peers.lane(B).connected, "the way to the new store")
+
+
 async def test_a_reborn_store_is_noticed_when_it_is_spoken_to(net):
     await moved(net)
     await reborn(net)
@@ -161,7 +196,7 @@ async def test_what_the_shadow_lacks_is_told(net):
     (key,) = await moved(net, 1)
     host = net.hosts[A]
     behind = net.hosts[B].store.last_lsn()
-    host.peers.receiver(B).high_lsn = behind + 2  # B has told of two commits that did not come
+    host.peers.heard(B).high_lsn = behind + 2  # B has told of two commits that did not come
     await reborn(net)
     loss = await declared(net)
     assert (loss.behind_entries, loss.shadow) == (2, {"unknown": 1, "behind": 0, "followed": 0})

@@ -106,6 +106,18 @@ async def test_what_has_gone_onward_is_erased_only_when_home_has_it(net: Any, ke
     assert await net.hosts[B].erase() == 1
 
 
+async def test_what_home_will_never_take_does_not_keep_a_store_from_being_erased(net: Any) -> None:
+    """A target is prepared, its keeper restarts, a UE is heard there, and home stops before it has begun."""
+    await net.create("imsi-1")
+    await net.hosts[B].begin(HostMigration(migration_id="m", role="target", peer=A, home=A))
+    await net.restart(B)
+    net.hosts[B].identities.registered("imsi-1")
+    lane = net.hosts[B].peers.lane(A)
+    await net.until(lambda: lane.waiting, "a question for home")
+    assert net.hosts[B].followers.shadow is not None
+    assert await net.hosts[B].erase() == 0
+
+
 async def test_the_third_network_gives_to_nobody_but_home(net: Any, key: bytes) -> None:
     assert await net.add(C, "imsi-1") == 3
     net.stayed()

@@ -458,13 +458,8 @@ class Network:
         self.lmsf_id = f"{first_port:08x}-0000-4000-8000-000000000002"
         self.issuer = TokenIssuer(private_pem(nrf_key), self.nrf_id, self.id)
         self.verifier = TokenVerifier({self.nrf_id: public_pem(nrf_key)}, network=self.id)
-        self.nrf = Nrf(
-            network=self.id,
-            nf_instance_id=self.nrf_id,
-            signing_key_pem=private_pem(nrf_key),
-            api_root="http://nrf",
-            client=NOTIFYING,
-        )
+        self._nrf_key = private_pem(nrf_key)
+        self.nrf = self.new_nrf()
         self.hosts = FakeHosts(world, identity, first_port)
         self.software = FakeSoftware()
         self.nf_types = frozenset({"AMF", "SMF", "PCF"})
@@ -476,6 +471,16 @@ class Network:
         self.policy: FakePolicy | None = None
         self.supply: Any = None
         self.lmsf = self._new()
+
+    def new_nrf(self) -> Nrf:
+        """An NRF that knows nobody."""
+        return Nrf(
+            network=self.id,
+            nf_instance_id=self.nrf_id,
+            signing_key_pem=self._nrf_key,
+            api_root="http://nrf",
+            client=NOTIFYING,
+        )
 
     def _new(self) -> Lmsf:
         return Lmsf(

@@ -7,6 +7,7 @@ import pytest
 
 from outrider.core import limits
 from outrider.functions.lmsf import approvals
+from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.journal import Journal
 
 A, B, C = "999-70", "999-71-000007ed9d5", "999-72"
@@ -217,7 +218,7 @@ async def test_old_answers_are_forgotten_first(tmp_path: Any, pair: Any, monkeyp
     monkeypatch.setattr(approvals, "KEPT", 3)
     name = (await pair.migrate(move_all=True))["migrationId"]
     contract = pair.a.lmsf.get(name).contract
-    journal = Journal(tmp_path / "j.db", A, pair.a.clock)
+    journal = Journal(tmp_path / "j.db", network="999-70", clock=SystemClock())
     queue = approvals.Approvals(A, journal, pair.a.clock)
     for n in range(6):
         await queue.decide(f"m-{n}", contract, B, grant=n == 0, by="chief", sentence="")

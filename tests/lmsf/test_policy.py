@@ -243,12 +243,12 @@ async def test_a_full_disk_begins_nothing_and_keeps_no_stay_alive(pair: Any, mon
 
 
 async def test_decisions_are_kept_over_a_restart_and_bounded(tmp_path: Any) -> None:
-    journal = Journal(tmp_path / "j.db", A, SystemClock())
+    journal = Journal(tmp_path / "j.db", network="999-70", clock=SystemClock())
     for n in range(20):
         await journal.decided(n, f"m-{n % 2}", b"body", keep=5)
     assert [row[0] for row in await journal.decisions()] == [16, 17, 18, 19, 20]
     journal.close()
-    again = Journal(tmp_path / "j.db", A, SystemClock())
+    again = Journal(tmp_path / "j.db", network="999-70", clock=SystemClock())
     assert [row[:3] for row in await again.decisions(migration="m-1", after=16)] == [(18, 17, "m-1"), (20, 19, "m-1")]
     assert [row[0] for row in await again.decisions(since_ms=18, limit=1)] == [19]
     again.close()

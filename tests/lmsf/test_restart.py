@@ -4,7 +4,12 @@ import asyncio
 import random
 from typing import Any
 
+import apsw
 import pytest
+from structlog.testing import capture_logs
+
+from outrider.functions.lmsf.journal import Journal
+from outrider.protocol.phase import Fact
 
 pytestmark = pytest.mark.slow
 PHASES = ("NEGOTIATING", "PERMITTING", "PREPARING", "COPYING", "RELOCATING", "SETTLED", "RETURNING")
@@ -61,6 +66,83 @@ async def test_an_ended_migration_is_still_shown_after_a_restart(pair: Any) -> N
     shown = await pair.a.show(name)
     assert (shown["phase"], shown["over"]) == ("RETIRED", True)
     assert shown["receipt"]
+
+
+async def test_a_service_comes_up_when_the_journal_can_be_written_again(pair: Any, monkeypatch: Any) -> None:
+    async def full(*_: Any, **__: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(Journal, "put", full)
+        pair.a.nrf = pair.a.new_nrf()
+        await pair.a.restart()
+        async with asyncio.timeout(10):
+            while not any(log["event"] == "deployment.waits" for log in logs):
+                await asyncio.sleep(0.001)
+        assert await pair.a.discovered() == []
+    await pair.a.lmsf.deployments.settled("group-coordination")
+    assert len(await pair.a.discovered()) == 1
+
+
+async def test_what_an_act_has_found_out_is_not_lost_with_its_journal(pair: Any, monkeypatch: Any) -> None:
+    name, release = await pair.held_in("RETURNING")
+    gives = pair.b.lmsf.get(name)
+    assert await gives.until(lambda row: Fact.RECEIVING in row.peer_facts, 10_000)
+
+    async def full(*_: Any, **__: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(pair.b.lmsf.journal, "put", full)
+        release()
+        async with asyncio.timeout(10):
+            while not any(log["event"] == "migration.event-failed" and log["told"] == "Empty" for log in logs):
+                await asyncio.sleep(0.001)
+    source, target = await pair.ended(name)
+    assert (source["phase"], target["phase"]) == ("RETIRED", "RETIRED")
+
+
+@pytest.mark.parametrize("verb", ["abort", "return"])
+async def test_what_is_asked_of_an_ended_migration_is_answered_after_a_restart(pair: Any, verb: str) -> None:
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+    await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=202)
+    await pair.ended(name)
+    async with asyncio.timeout(10):
+        while not pair.a.lmsf.get(name).told:
+            await asyncio.sleep(0.001)
+        await pair.a.restart()
+        answer = await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/{verb}", status=202)
+    assert answer["phase"] == "RETIRED"
+
+
+async def test_a_migration_that_could_not_be_journalled_is_in_nobodys_way(pair: Any, monkeypatch: Any) -> None:
+    async def full(*_: Any, **__: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(pair.a.lmsf.journal, "put", full)
+        await pair.migrate(status=500)
+    assert pair.a.lmsf.all() == []
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+
+
+async def test_a_migration_goes_on_after_its_journal_could_not_be_written(pair: Any, monkeypatch: Any) -> None:
+    name = (await pair.migrate(move_all=True))["migrationId"]
+    await pair.reach(name, "SETTLED")
+
+    async def full(*_: Any, **__: Any) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(pair.a.lmsf.journal, "put", full)
+        await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=500)
+        assert "migration.event-failed" in [log["event"] for log in logs]
+        assert (await pair.a.show(name))["phase"] == "SETTLED"
+    await pair.a.ask("POST", f"/nlmsf-migration/v1/migrations/{name}/return", status=202)
+    source, target = await pair.ended(name)
+    assert (source["phase"], target["phase"]) == ("RETIRED", "RETIRED")
 
 
 @pytest.mark.parametrize("seed", range(12))

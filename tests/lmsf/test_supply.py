@@ -246,7 +246,7 @@ async def test_a_package_that_has_come_is_judged_by_supply_rules_and_then_by_the
 async def test_a_look_that_comes_before_the_package_is_judged_tells_the_same(
     pair: Any, demands: Any, monkeypatch: Any
 ) -> None:
-    """The policy sees the components once the package is kept; its look must not hide the reasons of the supply rules."""
+    """The policy sees the components once it is kept; the look must not hide the reasons of the supply rules."""
     await demands(b=GPL)
     await pair.b.under(POLICY)
     allowed, held = Runner.allowed, asyncio.Event()

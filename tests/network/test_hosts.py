@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
 from outrider.core.refusal import Refusal
@@ -123,6 +124,26 @@ async def test_crashed_keeper_is_reaped_and_restarted_on_the_same_port(hosts: No
     assert second.port == first.port
     assert not _in_process_table(first.pid)  # reaped, not a zombie
     assert hosts.status()[0]["restarts"] == 1
+
+
+async def test_keeper_is_restarted_when_its_store_could_not_be_noted_once(
+    hosts: NodeHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESTART_MAX_S", 0.05)
+    marks, failed = Marks(), []
+    first = await hosts.start(spec(), marks)
+
+    async def full(service: str, mark: StoreMark) -> None:
+        failed.append(mark)
+        if len(failed) > 1:
+            monkeypatch.setattr(marks, "note", noting)
+        raise apsw.FullError("database or disk is full")
+
+    noting = marks.note
+    monkeypatch.setattr(marks, "note", full)
+    os.kill(first.pid, signal.SIGKILL)
+    await until(lambda: hosts.status()[0]["restarts"] == 1)
+    assert len(failed) == 2
 
 
 async def test_keeper_that_keeps_dying_is_started_again_and_again(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from outrider.demo import faults as running
-from outrider.demo.injection import Fault
-from outrider.demo.matrix import NEVER, full, pairwise
+from outrider.demo.fault import Fault
+from outrider.demo.matrix import NEVER, ONWARD, full, onward, pairwise
 from outrider.host.failpoints import PLACES
 
 
@@ -24,11 +24,26 @@ def test_the_full_matrix_kills_at_every_place_that_a_network_can_reach():
     assert tried == {(where, place) for where in "AB" for place in PLACES if place not in NEVER[where]}
 
 
+def test_onward_kills_at_every_step_of_a_relocation_at_both_that_have_a_part_in_it():
+    tried = {(f.where, f.what.split(":")[0]) for run in onward() for f in run if f.kind == "fail-point"}
+    assert tried == {(where, place) for where, places in ONWARD.items() for place in places}
+    assert set(PLACES) == {place for places in ONWARD.values() for place in places}
+
+
+def test_onward_has_every_kind_of_fault_at_every_network_and_link():
+    faults = [f for run in onward() for f in run]
+    assert {f.kind for f in faults} == {f.kind for run in full() for f in run}
+    assert {f.where for f in faults if f.kind in ("cut", "slow")} == {"A-B", "A-C", "B-C"}
+    for kind in ("fail-point", "kill", "stop", "disk", "memory"):
+        assert {f.where for f in faults if f.kind == kind} == {"A", "B", "C"}
+
+
 def test_the_pairwise_selection_has_every_kind_of_fault_in_every_phase_of_a_move():
     chosen = [f for run in pairwise() for f in run]
     assert {f.kind for f in chosen} == {f.kind for run in full() for f in run}
     assert {f.phase for f in chosen} == {f.phase for run in full() for f in run}
     assert {f.what for f in chosen if f.kind == "kill"} == {"worker", "keeper", "node"}
+    assert {f.what for f in chosen if f.kind == "memory"} == {"worker", "keeper", "bulk"}
 
 
 def test_an_order_for_a_fail_point_is_obeyed_once_at_its_place_and_count(tmp_path: Path):

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import resource
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,6 +83,17 @@ async def test_a_handler_that_ends_its_process_faults_its_unit(start: Any, death
         }
     )
     assert (await keeper.fault(body=b"die")).cause == "WORKER_DIED"
+    await serves_again(keeper)
+
+
+async def test_a_worker_without_memory_for_a_unit_says_so_and_is_started_again(start: Any) -> None:
+    keeper = await start({"a": ECHO})
+    pid = keeper.worker.status().pid
+    size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (size, size))
+    fault = await keeper.fault(body=b"." * 4_000_000)
+    assert fault.cause == "WORKER_DIED", fault
+    assert "MemoryError" in await keeper.log_with("The worker is gone")
     await serves_again(keeper)
 
 

@@ -9,7 +9,8 @@ from outrider.bench.site import Site, monotonic_s
 from outrider.bench.steps import step
 from outrider.bench.watch import Watch
 from outrider.core import limits
-from outrider.demo.injection import Fault, NotFired, inject
+from outrider.demo.fault import Fault, NotFired
+from outrider.demo.injection import inject
 from outrider.demo.processes import ProcessFailed
 
 CHANGES_PER_S = 100

@@ -6,7 +6,7 @@ import msgspec
 import typer
 
 if TYPE_CHECKING:
-    from outrider.sim.whole.scenario import Name
+    from outrider.sim.whole.scenario import Name, Plan
     from outrider.sim.whole.world import Result
 
 app = typer.Typer(no_args_is_help=True)
@@ -15,6 +15,12 @@ FAILED = 1
 
 Fault = Annotated[str | None, typer.Option(help="With this planted fault in production code (see `sim faults`).")]
 Scenario = Annotated[str | None, typer.Option(help="Only this scenario (see `sim scenarios`); by seed otherwise.")]
+Lmsfs = Annotated[
+    bool | None,
+    typer.Option(
+        "--lmsfs/--hosts", help="Only worlds with LMSFs, or with hosts only; as the fault needs, or by seed, otherwise."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -23,6 +29,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="How many; 100 unless --minutes is given.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
     scenario: Scenario = None,
+    lmsfs: Lmsfs = None,
     minutes: Annotated[float | None, typer.Option(help="Go on for so long.", min=0.01)] = None,
     fault: Fault = None,
     as_json: AsJson = False,
@@ -41,13 +48,14 @@ def run(
 
     def said(result: "Result") -> None:
         if result.violations and not as_json:
-            typer.echo(f"seed {result.seed} ({result.scenario}): {result.violations[0]}")
+            typer.echo(f"seed {result.seed} ({result.title}): {result.violations[0]}")
 
     summary = run_worlds(
         first=seed,
         seeds=100 if seeds is None and minutes is None else seeds,
         minutes=minutes,
         scenario=_scenario(scenario),
+        lmsfs=lmsfs,
         fault=_fault(fault),
         on_result=said,
     )
@@ -59,6 +67,7 @@ def run(
 def replay(
     seed: Annotated[list[int], typer.Argument(help="Seeds that `run` has named.")],
     scenario: Scenario = None,
+    lmsfs: Lmsfs = None,
     fault: Fault = None,
     as_json: AsJson = False,
 ) -> None:
@@ -67,11 +76,10 @@ def replay(
     Example: outrider sim replay 640
     """
     from outrider.sim.whole.run import replay as again
-    from outrider.sim.whole.scenario import draw
 
     failed = False
     for number in seed:
-        result = again(draw(str(number), _scenario(scenario)), _fault(fault))
+        result = again(_plan(number, scenario, lmsfs, fault), fault)
         failed = failed or bool(result.violations)
         typer.echo(msgspec.json.encode(result).decode() if as_json else _story(result))
     raise typer.Exit(FAILED if failed else 0)
@@ -81,6 +89,7 @@ def replay(
 def shrink(
     seed: Annotated[int, typer.Argument(help="A seed that fails.")],
     scenario: Scenario = None,
+    lmsfs: Lmsfs = None,
     fault: Fault = None,
     runs: Annotated[int, typer.Option(help="Try so many at most.", min=1)] = 200,
     as_json: AsJson = False,
@@ -89,10 +98,9 @@ def shrink(
 
     Example: outrider sim shrink 5 --fault source-decides-alone
     """
-    from outrider.sim.whole.scenario import draw
     from outrider.sim.whole.shrink import shrink as smaller
 
-    shrunk = smaller(draw(str(seed), _scenario(scenario)), _fault(fault), runs=runs)
+    shrunk = smaller(_plan(seed, scenario, lmsfs, fault), fault, runs=runs)
     if shrunk is None:
         typer.echo(f"seed {seed} does not fail")
         return
@@ -141,6 +149,14 @@ def scenarios() -> None:
         typer.echo(f"{name:14} {sentence}")
 
 
+def _plan(seed: int, scenario: str | None, lmsfs: bool | None, fault: str | None) -> "Plan":
+    from outrider.sim.whole.planted import needs_lmsfs
+    from outrider.sim.whole.scenario import draw
+
+    needed = needs_lmsfs(_fault(fault)) if lmsfs is None else lmsfs
+    return draw(str(seed), _scenario(scenario), lmsfs=needed)
+
+
 def _scenario(name: str | None) -> "Name | None":
     from outrider.sim.whole.scenario import NAMES
 
@@ -162,6 +178,6 @@ def _fault(name: str | None) -> str | None:
 
 def _story(result: "Result") -> str:
     """A run for people: all that happened, and what was wrong."""
-    head = f"seed {result.seed}, scenario {result.scenario}, trace {result.hash}"
+    head = f"seed {result.seed}, scenario {result.title}, trace {result.hash}"
     end = [f"WRONG {violation}" for violation in result.violations] or ["Nothing was wrong."]
     return "\n".join([head, *map(str, result.events), *end])

@@ -2,6 +2,7 @@
 
 Started with a JSON config file, it takes orders on stdin (`open`, `load`, `travel`, `stop`, `read`, `end`) and reports
 on stdout, one JSON object per line; what happened goes to the history file, for the checker. See `member` for a UE.
+`{"do": "travel", "untilS": 30}` stops the track's clock there, until the next `travel`.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,7 @@ class Group:
         self.members = {ue.number: Member(self, ue) for ue in ues}
         self._running: list[asyncio.Task[None]] = []
         self._known: list[asyncio.Task[None]] = []
+        self._clock_s = 0.0
         self.stopping = asyncio.Event()
 
     async def enter(self) -> None:
@@ -162,15 +165,21 @@ class Group:
         for access in self.access.values():
             self._run(self._watch(access))
 
-    def travel(self) -> asyncio.Task[None]:
-        """The group sets out: the track's time begins."""
-        return asyncio.create_task(self._travel(time.monotonic()))
+    def travel(self, until_s: float = inf, without: str = "") -> asyncio.Task[None]:
+        """The group sets out, or goes on: the track's time runs until that instant.
 
-    async def _travel(self, start: float) -> None:
+        `without` is a network to which nobody goes although the track says so: there is nothing for them there.
+        """
+        moves = [m for m in self.moves if self._clock_s <= m.time_s < until_s and m.network != without]
+        start, self._clock_s = time.monotonic() - self._clock_s, until_s
+        return asyncio.create_task(self._travel(moves, start))
+
+    async def _travel(self, moves: list[Move], start: float) -> None:
         async with asyncio.TaskGroup() as arriving:
-            for move in self.moves:
+            for move in moves:
                 await asyncio.sleep(start + move.time_s - time.monotonic())
-                arriving.create_task(self.members[move.ue].arrive(move.network, start + move.time_s))
+                if self.members[move.ue].network != move.network:
+                    arriving.create_task(self.members[move.ue].arrive(move.network, start + move.time_s))
 
     async def stop(self) -> None:
         """Begin nothing new, and wait for what is on its way."""
@@ -234,7 +243,7 @@ async def _report(group: Group) -> None:
 
 
 async def _obey(group: Group) -> None:
-    travelling: asyncio.Task[None] | None = None
+    travelling: list[asyncio.Task[None]] = []
     async for order in orders():
         match order.get("do"):
             case "open":
@@ -243,12 +252,11 @@ async def _obey(group: Group) -> None:
                 group.load()
                 say({"done": "load", "atS": time.monotonic()})
             case "travel":
-                travelling = group.travel()
-                travelling.add_done_callback(lambda _: say({"done": "travelled", "atS": time.monotonic()}))
+                travelling.append(group.travel(order.get("untilS", inf), order.get("without", "")))
+                travelling[-1].add_done_callback(lambda _: say({"done": "travelled", "atS": time.monotonic()}))
                 say({"done": "travel", "atS": time.monotonic()})
             case "stop":
-                if travelling is not None:
-                    await travelling
+                await asyncio.gather(*travelling)
                 await group.stop()
                 say({"done": "stop", "progress": group.progress()})
             case "read":

@@ -151,8 +151,11 @@ async def clients_of(this: Run, sink: Running, there: NetworkAt | None = None) -
     else:
         moves = make_track(ues=options.ues, home=stage.a.id, target=stage.b.id, seed=options.seed)
         track.write_text(write_track(moves))
+    networks = [at(operator, f"{number:06}") for number, operator in enumerate(stage.operators, 1)]
+    if there is not None:
+        networks[1] = there
     config = Config(
-        networks=[at(stage.a, "000001"), there or at(stage.b, "000002")],
+        networks=networks,
         home=stage.a.id,
         ues=options.ues,
         track=str(track),

@@ -5,59 +5,22 @@ import contextlib
 import os
 import resource
 import signal
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from outrider.demo import hunger
+from outrider.demo.fault import AWAY_S, FIRE_LIMIT_S, STOP_S, Fault, NotFired
+from outrider.demo.link_faults import Link
 from outrider.demo.processes import Running
 from outrider.demo.stage import Operator, Stage
+from outrider.demo.usage import kind
 from outrider.network.processes import mark
 
-Kind = Literal["fail-point", "kill", "cut", "sink", "disk"]
-Phase = Literal["START", "COPYING", "RELOCATING", "RETURNING"]
-
-STOP_S = 3.0
-"""How long a process that stopped itself stays so."""
-
-CUT_S = 2.0
-AWAY_S = 3.0
 FILE_BYTES = 64 * 1024
 """A keeper without a disk writes no file beyond that."""
-
-FIRE_LIMIT_S = 45.0
-"""A fail-point that was not reached by then is not reached in this run."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is done, at which network (`A` is home), and in which phase it is done or becomes possible.
-
-    `what` is `PLACE:ACTION:COUNT` of a fail-point, the process to kill, the direction to cut, or the sink's order.
-    """
-
-    kind: Kind
-    where: str
-    what: str
-    phase: Phase
-
-    def __str__(self) -> str:
-        match self.kind:
-            case "fail-point":
-                place, action, _ = self.what.split(":")
-                return f"{action} at {place}, keeper of {self.where}"
-            case "kill":
-                return f"kill -9 {self.what} of {self.where}"
-            case "cut":
-                return f"link cut {self.what}, {CUT_S:g} s"
-            case "disk":
-                return f"disk full for the keeper of {self.where}"
-        return f"receiver of notifications: {self.what}, {AWAY_S:g} s"
-
-
-class NotFired(Exception):
-    """The fault did not happen, so the run says nothing about it."""
 
 
 def prepare(operator: Operator) -> None:
@@ -68,25 +31,37 @@ def prepare(operator: Operator) -> None:
     }
 
 
-async def inject(fault: Fault, stage: Stage, sink: Running, service: str) -> str:
-    """Do it, to its end (a link heals, a stopped process goes on); returns the proof, or raises `NotFired`."""
-    operator = stage.a if fault.where == "A" else stage.b
+async def inject(fault: Fault, stage: Stage, sink: Running, service: str, supis: Sequence[str] = ()) -> str:
+    """Do it, to its end (a link heals, a stopped process goes on); returns the proof, or raises `NotFired`.
+
+    `supis` are UEs of the run, whose requests need memory.
+    """
+    await asyncio.sleep(fault.after_s)
+    if fault.kind in ("cut", "slow"):
+        link = Link(stage, fault.where)
+        return await (link.slow() if fault.kind == "slow" else link.cut(fault.what))
+    if fault.kind == "sink":
+        return await _away(sink, fault.what)
+    operator = next(o for o in stage.operators if o.name == fault.where)
     match fault.kind:
         case "fail-point":
             return await _at_fail_point(operator, fault.what)
         case "kill":
             return await _kill(operator, fault.what, service)
-        case "cut":
-            return await _cut(stage, fault.what)
+        case "stop":
+            return await _stop(_pid(operator, fault.what, service), fault.what)
         case "disk":
             return await _starve(keeper_pid(operator, service))
         case _:
-            return await _away(sink, fault.what)
+            log = operator.directory / "log" / f"keeper-{service}.log"
+            if fault.what == "bulk":
+                return await hunger.no_bulk(keeper_pid(operator, service), log)
+            return await hunger.no_more(operator, _pid(operator, fault.what, service), fault.what, log, supis)
 
 
 def withdraw(stage: Stage) -> None:
     """Take back an order that nothing has obeyed."""
-    for operator in (stage.a, stage.b):
+    for operator in stage.operators:
         _order(operator).unlink(missing_ok=True)
 
 
@@ -131,13 +106,30 @@ async def _kill(operator: Operator, process: str, service: str) -> str:
         await operator.kill()
         await operator.run()
         return f"node {pid} killed and started again"
-    keeper = keeper_pid(operator, service)
-    pid = keeper if process == "keeper" else _worker_pid(keeper)
+    pid = _pid(operator, process, service)
     known = mark(pid)
     os.kill(pid, signal.SIGKILL)
     while mark(pid) == known:
         await asyncio.sleep(0.01)
     return f"{process} {pid} killed"
+
+
+async def _stop(pid: int, process: str) -> str:
+    """Stop a process for a while; it is then as it would be on a machine that has no time for it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(STOP_S)
+        state = _state(pid)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    if state != "T":
+        raise NotFired(f"{process} {pid} was to be stopped, and is {state}")
+    return f"{process} {pid} stopped for {STOP_S:g} s"
+
+
+def _state(pid: int) -> str:
+    """What the system says that a process does: `T` is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 async def _starve(pid: int) -> str:
@@ -163,42 +155,21 @@ def keeper_pid(operator: Operator, service: str) -> int:
     return int(found["pid"])
 
 
-def _worker_pid(keeper: int) -> int:
-    children = [c for task in Path(f"/proc/{keeper}/task").iterdir() for c in (task / "children").read_text().split()]
-    if not children:
+def _pid(operator: Operator, process: str, service: str) -> int:
+    """The operator's node, or its keeper of the service or that one's worker; `NotFired` if it is not there."""
+    if process == "node":
+        assert operator.node is not None
+        return operator.node.pid
+    keeper = keeper_pid(operator, service)
+    if process == "keeper":
+        return keeper
+    found = [child for child in hunger.children(keeper) if kind(child) == "worker"]
+    if not found:
         raise NotFired(f"keeper {keeper} has no worker")
-    return int(children[0])
+    return found[0]
 
 
-# ------------------------------------------------------------------------------------------- link, receiver
-
-
-async def _cut(stage: Stage, direction: str) -> str:
-    """Cut the link from A to B (`forward`), the other way, or both; each relay's own direction is the caller's way."""
-    assert stage.relay is not None
-    relay = stage.relay
-    for number, forward in enumerate(("B", "B", "A", "A")):  # who calls through it
-        ways = {"forward": "forward" if forward == "A" else "backward", "both": "both"}
-        ways["backward"] = "backward" if forward == "A" else "forward"
-        await relay.order("cut", relay=number, direction=ways[direction])
-    before = await _passed(relay)
-    await asyncio.sleep(CUT_S)
-    after = await _passed(relay)
-    await relay.order("heal")
-    grew = {way for way in ("forward", "backward") if after[way] - before[way] > 0}
-    dead = {"forward", "backward"} if direction == "both" else {direction}
-    if grew & dead:
-        raise NotFired(f"{direction} was cut, but bytes passed: {before} → {after}")
-    return f"{direction} cut; bytes that passed meanwhile: " + ", ".join(f"{w} {after[w] - before[w]}" for w in after)
-
-
-async def _passed(relay: Running) -> dict[str, int]:
-    """Bytes that have passed from A to B (`forward`) and back."""
-    to_a, to_a_bulk, to_b, to_b_bulk = (await relay.order("stats"))["bytes"]
-    return {
-        "forward": to_b["forward"] + to_b_bulk["forward"] + to_a["backward"] + to_a_bulk["backward"],
-        "backward": to_b["backward"] + to_b_bulk["backward"] + to_a["forward"] + to_a_bulk["forward"],
-    }
+# ------------------------------------------------------------------------------------------------- receiver
 
 
 async def _away(sink: Running, order: str) -> str:

@@ -9,7 +9,8 @@ back, and they arrive after `heal`, or the ends give up. A *reset* breaks all co
 takes orders on stdin, one JSON object per line: {"do": "cut", "direction": "forward"} (`backward`, `both`),
 {"do": "reset"}, {"do": "heal"}, {"do": "stats"}, {"do": "stop"}. `forward` is from the listening side to the other.
 {"do": "rate", "bytesPerS": 12500000, "forward": [0, 1], "backward": [2, 3]} lets these directions of these relays
-share a link of that rate; without `bytesPerS` it is as fast as it can.
+share a link of that rate; without `bytesPerS` it is as fast as it can. {"do": "delay", "delayMs": 250} changes the
+delay. `stats` tells the bytes that have passed, and how long the slowest piece took since the delay was changed.
 """
 
 import argparse
@@ -53,12 +54,13 @@ class Rate:
 
 
 class _Way:
-    """One direction over all connections: how fast, whether open, and how much passed."""
+    """One direction over all connections: how fast, whether open, how much passed, and how long the slowest took."""
 
     def __init__(self, delay_s: float, rate: Rate | None) -> None:
         self.delay_s = delay_s
         self.rate = rate
         self.bytes = 0
+        self.slowest_s = 0.0
         self.open = asyncio.Event()
         self.open.set()
 
@@ -75,22 +77,26 @@ class _Way:
 
 @dataclass
 class _Queue:
-    """Pieces on their way in one direction of one connection; an empty piece is the end of the stream."""
+    """Pieces on their way in one direction of one connection, with when each is due and when it came.
 
-    pieces: deque[tuple[float, bytes]] = field(default_factory=deque)
+    An empty piece is the end of the stream.
+    """
+
+    pieces: deque[tuple[float, float, bytes]] = field(default_factory=deque)
     size: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def put(self, due: float, piece: bytes) -> None:
-        self.pieces.append((due, piece))
+    def put(self, due: float, came: float, piece: bytes) -> None:
+        self.pieces.append((due, came, piece))
         self.size += len(piece)
         self.changed.set()
 
-    def pop(self) -> bytes:
-        _, piece = self.pieces.popleft()
+    def pop(self) -> tuple[float, bytes]:
+        """When the first piece came, and the piece."""
+        _, came, piece = self.pieces.popleft()
         self.size -= len(piece)
         self.changed.set()
-        return piece
+        return came, piece
 
     async def change(self) -> None:
         self.changed.clear()
@@ -152,6 +158,16 @@ class Relay:
         for name in _names(direction):
             self._ways[name].rate = rate
 
+    def delay(self, delay_ms: float) -> None:
+        """Let what comes from now on take so long, in each direction."""
+        for way in self._ways.values():
+            way.delay_s, way.slowest_s = delay_ms / 1000, 0.0
+
+    @property
+    def slowest_ms(self) -> dict[str, float]:
+        """How long the slowest piece of each direction took since the delay was changed."""
+        return {name: way.slowest_s * 1000 for name, way in self._ways.items()}
+
     def cut(self, direction: Direction = "both") -> None:
         """Deliver nothing in this direction until `heal`."""
         for name in _names(direction):
@@ -203,7 +219,8 @@ class Relay:
             while queue.size >= IN_FLIGHT_BYTES:
                 await queue.change()
             piece = await source.read(READ_BYTES)
-            queue.put(way.due(len(piece), loop.time()), piece)
+            now = loop.time()
+            queue.put(way.due(len(piece), now), now, piece)
             if not piece:
                 return
 
@@ -216,13 +233,14 @@ class Relay:
             if (wait_s := queue.pieces[0][0] - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
             await way.open.wait()
-            piece = queue.pop()
+            came, piece = queue.pop()
             if not piece:
                 with contextlib.suppress(OSError):
                     target.write_eof()
                 return
             target.write(piece)
             way.bytes += len(piece)
+            way.slowest_s = max(way.slowest_s, loop.time() - came)
             await target.drain()
 
 
@@ -267,6 +285,8 @@ async def _obey(relays: list[Relay]) -> None:
                 match do:
                     case "cut":
                         relay.cut(order.get("direction", "both"))
+                    case "delay":
+                        relay.delay(float(order["delayMs"]))
                     case "reset":
                         await relay.reset()
                     case "heal":
@@ -275,10 +295,11 @@ async def _obey(relays: list[Relay]) -> None:
                         pass
                     case _:
                         raise ValueError(f"{do!r} is not an order")
-        except (ValueError, OSError) as e:
+        except (KeyError, ValueError, OSError) as e:
             say({"error": str(e)})
             continue
-        say({"done": do, "bytes": [{"forward": r.forward_bytes, "backward": r.backward_bytes} for r in relays]})
+        passed = [{"forward": r.forward_bytes, "backward": r.backward_bytes} for r in relays]
+        say({"done": do, "bytes": passed, "slowestMs": [r.slowest_ms for r in relays]})
         if do == "stop":
             return
 

@@ -1,7 +1,7 @@
-"""Two operators on one machine: each with its own folder, keys and process, set up by its own `outrider` commands.
+"""Operators on one machine: each with its own folder, keys and process, set up by its own `outrider` commands.
 
 What one operator does is done by commands that get only its folder; what passes between them is what they would hand
-to each other: a card, and the package. The relay stands where the link between their borders would be. While UEs are
+to each other: cards, and the package. The relay stands where the links between their borders would be. While UEs are
 served, the operators' requests go to their nodes directly, as the commands send them: on a machine of two cores the
 start of a command is felt by every UE.
 """
@@ -12,6 +12,7 @@ import shutil
 import tomllib
 import uuid
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from outrider.network.reach import Reach
 
 HOME, TARGET = "999-70", "999-71-000007ed9d5"
 """The home PLMN (the test PLMN 999-70) and an SNPN of a port, a campus, a railway yard."""
+
+THIRD = "999-72"
+"""Where a service goes onward from there: another PLMN."""
+
+NETWORKS, PORTS = 3, 8
+"""So many networks has a stage at most, and so many ports each of them."""
 
 MIGRATIONS = "/nlmsf-migration/v1/migrations"
 
@@ -62,9 +69,10 @@ class Operator:
         shown: dict[str, Any] = response.json()
         return shown
 
-    async def migrate(self, service: str, target: str) -> str:
-        """As `outrider migration start`; the migration's id."""
-        return str((await self.ask("POST", MIGRATIONS, {"service": service, "target": target}))["migrationId"])
+    async def migrate(self, service: str, target: str, source: str | None = None) -> str:
+        """As `outrider migration start`, with `--from` where the service goes onward; the migration's id."""
+        order = {"service": service, "target": target} | ({"source": source} if source else {})
+        return str((await self.ask("POST", MIGRATIONS, order))["migrationId"])
 
     async def migration(self, migration_id: str) -> dict[str, Any]:
         """As `outrider migration show`."""
@@ -102,40 +110,63 @@ class Operator:
 
 
 class Stage:
-    """The two networks and the link between them."""
+    """The networks, and a link between each two of them."""
 
-    def __init__(self, directory: Path, *, rtt_ms: float) -> None:
+    def __init__(self, directory: Path, *, rtt_ms: float, third: bool = False) -> None:
         self.directory = directory
         self.rtt_ms = rtt_ms
         self.a = Operator(HOME, "A", "plmn", directory / "a")
         self.b = Operator(TARGET, "B", "snpn", directory / "b")
+        self.c = Operator(THIRD, "C", "plmn", directory / "c")
+        """Only there if `third`."""
+        self.operators = [self.a, self.b, *([self.c] if third else [])]
         self.relay: Running | None = None
         self.package: Path | None = None
 
+    @property
+    def pairs(self) -> list[tuple[Operator, Operator]]:
+        """The two ends of each link, in the order of `link`."""
+        return list(combinations(self.operators, 2))
+
     async def build(self) -> None:
-        """Set both networks up, join them, and run them."""
-        a, b = self.a, self.b
+        """Set the networks up, join them, and run them."""
         await asyncio.gather(*(
             command("network", "init", str(o.directory), "--id", o.id, "--kind", o.kind, "--name", o.name,
-                    "--sbi-port", str(base + 2), "--border-port", str(base))
-            for o, base in ((a, _free_base(0)), (b, _free_base(1)))
+                    "--sbi-port", str(base), "--border-port", str(base + 1))
+            for o, base in ((o, _free_base(number)) for number, o in enumerate(self.operators))
         ))  # fmt: skip
-        for_b, for_a = self.directory / "card-of-a.json", self.directory / "card-of-b.json"
-        of_a, of_b = await asyncio.gather(
-            a.cli("partner", "invite", b.id, "-o", str(for_b)), b.cli("partner", "invite", a.id, "-o", str(for_a))
+        invited = await asyncio.gather(*(self._invite(first, second) for first, second in self.pairs))
+        ports = [str(port) for port in await self.link([made["border"] for pair in invited for made in pair])]
+        for number, ((first, second), (of_first, of_second)) in enumerate(zip(self.pairs, invited, strict=True)):
+            to_first, to_second = ports[4 * number : 4 * number + 2], ports[4 * number + 2 : 4 * number + 4]
+            await asyncio.gather(
+                self._add(second, first, of_first, to_first), self._add(first, second, of_second, to_second)
+            )
+        await asyncio.gather(*(operator.run() for operator in self.operators))
+
+    async def _invite(self, first: Operator, second: Operator) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A card of each for the other."""
+        of_first, of_second = await asyncio.gather(
+            first.cli("partner", "invite", second.id, "-o", str(self._card(first, second))),
+            second.cli("partner", "invite", first.id, "-o", str(self._card(second, first))),
         )
-        ports = [str(port) for port in await self.link([of_a["border"], of_b["border"]])]
-        to_a, to_b = ports[:2], ports[2:]
-        await asyncio.gather(
-            b.cli("partner", "add", str(for_b), "--fingerprint", of_a["fingerprint"],
-                  "--address", "127.0.0.1", "--control-port", to_a[0], "--bulk-port", to_a[1]),
-            a.cli("partner", "add", str(for_a), "--fingerprint", of_b["fingerprint"],
-                  "--address", "127.0.0.1", "--control-port", to_b[0], "--bulk-port", to_b[1]),
+        return of_first, of_second
+
+    async def _add(self, operator: Operator, partner: Operator, made: dict[str, Any], ports: list[str]) -> None:
+        """Let an operator take the card that a partner made for it."""
+        await operator.cli(
+            "partner", "add", str(self._card(partner, operator)), "--fingerprint", made["fingerprint"],
+            "--address", "127.0.0.1", "--control-port", ports[0], "--bulk-port", ports[1],
         )  # fmt: skip
-        await asyncio.gather(a.run(), b.run())
+
+    def _card(self, of: Operator, made_for: Operator) -> Path:
+        return self.directory / f"card-of-{of.name.lower()}-for-{made_for.name.lower()}.json"
 
     async def link(self, ends: list[dict[str, Any]]) -> list[int]:
-        """Let a relay stand between the borders; the ports that stand for the control and bulk port of each end."""
+        """Let a relay stand between the borders; the ports that stand for the control and bulk port of each end.
+
+        There are two ends for each of `pairs`.
+        """
         pairs = [
             part
             for end in ends
@@ -164,20 +195,25 @@ class Stage:
         return str(deployed["service"])
 
     async def permit(self) -> None:
-        """Each operator signs its permission over the package, with its own key, and gives it to its own LMSF."""
+        """Each operator permits the way to B, and with a third network that onward to C.
+
+        It signs its permission over the package, with its own key, and gives it to its own LMSF.
+        """
         self._trust()
-        between = ["--source", self.a.id, "--target", self.b.id, "--home", self.a.id, "--days", "1"]
+        ways = [(who, self.a, self.b) for who in (self.a, self.b)]
+        if self.c in self.operators:
+            ways += [(who, self.b, self.c) for who in self.operators]
+        await asyncio.gather(*(self._permit(who, source, target) for who, source, target in ways))
 
-        async def sign(operator: Operator) -> None:
-            file = self.directory / f"permission-of-{operator.name.lower()}.json"
-            await operator.cli("permission", "sign", str(self.package), *between, "-o", str(file))
-            await operator.cli("permission", "upload", str(file))
-
-        await asyncio.gather(sign(self.a), sign(self.b))
+    async def _permit(self, who: Operator, source: Operator, target: Operator) -> None:
+        way = ["--source", source.id, "--target", target.id, "--home", self.a.id, "--days", "1"]
+        file = self.directory / f"permission-of-{who.name.lower()}-to-{target.name.lower()}.json"
+        await who.cli("permission", "sign", str(self.package), *way, "-o", str(file))
+        await who.cli("permission", "upload", str(file))
 
     def _trust(self) -> None:
-        """Both operators trust the vendor."""
-        for operator in (self.a, self.b):
+        """All operators trust the vendor."""
+        for operator in self.operators:
             shutil.copy(self.directory / "vendor.pub", operator.directory / "vendors")
 
     async def relay_bytes(self) -> int:
@@ -188,7 +224,7 @@ class Stage:
 
     async def close(self) -> None:
         """End every process."""
-        await asyncio.gather(self.a.close(), self.b.close())
+        await asyncio.gather(*(operator.close() for operator in self.operators))
         if self.relay is not None:
             await self.relay.end()
 
@@ -201,6 +237,7 @@ def new_instance_id() -> str:
 def _free_base(number: int) -> int:
     """A base for a network's ports that is likely free (below those given to clients); the node says if it is not.
 
-    A border's pair of ports and the internal listener's are fixed, so a node that is started again is found again.
+    The internal listener's, and a pair of the border for each partner, are fixed, so a node that is started again is
+    found again.
     """
-    return 20_000 + (os.getpid() * 2 + number) % 3_000 * 4
+    return 20_000 + (os.getpid() * NETWORKS + number) % 1_500 * PORTS

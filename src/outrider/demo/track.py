@@ -133,3 +133,41 @@ def make_track(
         moves.append(Move(ue, round(out_s, 3), target))
         moves.append(Move(ue, round(1.5 * over_s + stay_s + lag_s, 3), home))
     return sorted(moves, key=lambda m: (m.time_s, m.ue))
+
+
+class Onward(NamedTuple):
+    """A track over three networks, and the instants at which the service has to be further."""
+
+    moves: list[Move]
+    onward_s: float
+    """Nobody is in the third network before."""
+    home_s: float
+    """Nobody comes home from there before, and nobody is at the second after."""
+
+
+def make_onward_track(
+    *, ues: int, home: str, between: str, target: str, seed: int, over_s: float = 1.5, stay_s: float = 2.0
+) -> Onward:
+    """A group that goes from home to a network between, on to a target, and home, each in `over_s` seconds.
+
+    Half of it goes that way. Of the others some turn back at the network between, at once or later, some go to the
+    target straight from home, and a few never leave.
+    """
+    chance = random.Random(seed)
+    leg_s = over_s + stay_s
+    onward_s, home_s = leg_s, 2 * leg_s
+    ways = [
+        [(0.0, between), (onward_s, target), (home_s, home)],
+        [(0.0, between), (onward_s, home)],
+        [(onward_s, target), (home_s, home)],
+        [(0.0, between), (onward_s + 0.5 * stay_s, home)],
+        [],
+    ]
+    taken = [way for way, share in zip(ways, (10, 3, 3, 2, 2), strict=True) for _ in range(share)]
+    taken = [taken[ue % len(taken)] for ue in range(ues)]
+    chance.shuffle(taken)
+    moves = []
+    for ue, way in enumerate(taken, 1):
+        for at_s, network in way:
+            moves.append(Move(ue, round(at_s + chance.uniform(0.0, over_s), 3), network))
+    return Onward(sorted(moves, key=lambda m: (m.time_s, m.ue)), onward_s, home_s)

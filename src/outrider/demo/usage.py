@@ -1,6 +1,7 @@
 """What processes have used, from /proc: CPU seconds and peak resident memory, by what they are."""
 
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -53,6 +54,12 @@ def used(pid: int, *, reaped: bool = False) -> Used | None:
     peak_kib = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
     ticks = sum(int(field) for field in fields[11 : 15 if reaped else 13])
     return Used(round(ticks * _TICK_S, 2), round(peak_kib / 1024, 1))
+
+
+def age_s(pid: int) -> float | None:
+    """How long a process has lived; None if it has ended."""
+    fields = _stat(pid)
+    return None if fields is None else max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) * _TICK_S)
 
 
 def kind(pid: int) -> str:

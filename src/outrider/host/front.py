@@ -20,9 +20,10 @@ from outrider.host.arrivals import PATH as ARRIVALS
 from outrider.host.finder import Finder
 from outrider.host.host import Host
 from outrider.host.jobs import Elsewhere, Job
-from outrider.host.lanes import Outlived, Receiver, StoreLost, ack
+from outrider.host.lanes import Receiver, ack
 from outrider.host.link import SCOPE
 from outrider.host.marks import hide_in_id
+from outrider.host.peer_store import Outlived, StoreLost
 from outrider.protocol.messages import Carried, bulk_batch, lane_batch
 from outrider.sbi import headers
 from outrider.sbi.http import Handler, Request, Response
@@ -161,8 +162,7 @@ class Front:
         if host.lost.banned(batch.store_id):
             return problem(409, "STORE_DECLARED_LOST", f"the store {batch.store_id} was declared lost by its home")
         if not host.migrations.speaks_with(peer):
-            detail = f"this host has no migration with {peer}"
-            return refusal_response(Refusal("MIGRATION_UNKNOWN", detail, status=404))
+            return _no_migration(peer)
         receiver: Receiver
         need: list[tuple[bytes, bytes]] = []
         if bulk:
@@ -173,11 +173,19 @@ class Front:
             through = await receiver.take(batch)
         except StoreLost as lost:
             if not isinstance(lost, Outlived):
+                if not host.migrations.open_with(peer):
+                    # Nothing is at stake with the store that was known. The peer's new one has spoken before the
+                    # migration with it is known here; it comes again.
+                    return _no_migration(peer)
                 host.store_lost(peer, str(lost))
             return problem(409, "STORE_LOST", str(lost))
         if bulk:
             need, landing.need = landing.need, []
         return Response(200, [("content-type", "application/msgpack")], ack(host.hello, through, need))
+
+
+def _no_migration(peer: str) -> Response:
+    return refusal_response(Refusal("MIGRATION_UNKNOWN", f"this host has no migration with {peer}", status=404))
 
 
 def _first(path: str) -> str:

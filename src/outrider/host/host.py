@@ -219,9 +219,14 @@ class Host:
         return len(keys)
 
     def _untold(self) -> int:
-        """What home does not have yet of this host's log; what has gone onward from here is nowhere else (§7)."""
+        """What home does not have yet of this host's log; what has gone onward from here is nowhere else (§7).
+
+        Nothing else that waits counts: a home that had not begun the migration takes no message of it, ever.
+        """
         shadow = self.followers.shadow
-        return 0 if shadow is None else shadow.pending.lag + self.peers.lane(shadow.home).waiting
+        if shadow is None:
+            return 0
+        return shadow.pending.lag + self.peers.lane(shadow.home).waiting_of(messages.Shadow, messages.ShadowFull)
 
     # -------------------------------------------------------------------------------- clocks and reading
 

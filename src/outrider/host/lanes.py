@@ -20,6 +20,7 @@ import structlog
 
 from outrider.core import limits
 from outrider.core.refusal import Refused
+from outrider.host.peer_store import PeerStore
 from outrider.protocol.messages import LaneAck, Void, encode, lane_ack
 from outrider.sbi.client import Unreachable
 
@@ -125,6 +126,10 @@ class Lane:
     def waiting(self) -> int:
         """Messages not yet taken by the peer."""
         return len(self._messages)
+
+    def waiting_of(self, *kinds: type) -> int:
+        """As `waiting`, but of these kinds only."""
+        return sum(isinstance(message, kinds) for message in self._messages)
 
     async def room(self) -> None:
         """Wait until fewer messages wait than fill the window."""
@@ -248,41 +253,20 @@ class Lane:
         self._on_ack(ack)
 
 
-class StoreLost(Exception):
-    """The peer's store is another than the one known, or an older state of it (§9): no traffic."""
-
-
-class Outlived(StoreLost):
-    """A late frame of an earlier incarnation of the peer: no sign of anything, but nobody may act on it."""
-
-
 class Receiver:
     """Takes one peer's lane in order and hands each message on."""
 
-    def __init__(self, handle: Callable[[Any], Awaitable[None]]) -> None:
+    def __init__(self, handle: Callable[[Any], Awaitable[None]], store: PeerStore | None = None) -> None:
         self._handle = handle
-        self.store_id: str | None = None
+        self.store = store or PeerStore()
         self._incarnation = 0
         self._expected = 1
         self._early: dict[int, Any] = {}
         self._busy = asyncio.Lock()
-        self.high_lsn = 0
-
-    def known(self, store_id: str, high_lsn: int) -> None:
-        """Which store the peer has, and how far it was known to be durable (from durable state)."""
-        self.store_id = store_id
-        self.high_lsn = max(self.high_lsn, high_lsn)
 
     async def take(self, batch: Any) -> int:
         """Take a batch; returns the number up to which the lane is taken. Raises `StoreLost`."""
-        if self.store_id is not None and batch.store_id != self.store_id:
-            raise StoreLost(f"store {batch.store_id} is not the known store {self.store_id}")
-        if batch.incarnation < self._incarnation:
-            raise Outlived(f"incarnation {batch.incarnation} of a store that is at {self._incarnation}")
-        if batch.durable_lsn < self.high_lsn and batch.incarnation != self._incarnation:
-            raise StoreLost(f"store {batch.store_id} is at {batch.durable_lsn}, but was at {self.high_lsn}")
-        self.store_id = batch.store_id
-        self.high_lsn = max(self.high_lsn, batch.durable_lsn)
+        self.store.hear(batch)
         if batch.incarnation > self._incarnation:
             self._incarnation, self._expected = batch.incarnation, batch.base
             self._early.clear()

@@ -61,11 +61,14 @@ class LostStores:
         `why` is a sentence, or the problem that the peer answered.
         """
         host, said = self._host, _problem(why)
-        known = host.migrations.peer_store(peer) or ""
-        if known not in self._noticed:
-            log.error("store.lost", peer=peer, why=said.detail)
-        self._noticed[known] = said.detail
-        host.progress.news()
+        if host.migrations.open_with(peer):
+            known = host.migrations.peer_store(peer) or ""
+            if known not in self._noticed:
+                log.error("store.lost", peer=peer, why=said.detail)
+            self._noticed[known] = said.detail
+            host.progress.news()
+        else:  # nothing is at stake with the store before: it has been erased, and the next migration has another
+            log.info("store.other", peer=peer, why=said.detail)
         if said.cause == "STORE_DECLARED_LOST" and peer == host.config.home_id and host.permitted:
             log.error("store.declared-lost", store=host.store.identity.store_id, by=peer)
             host.keep(asyncio.create_task(host.permit(False), name="stop serving"))
@@ -81,7 +84,7 @@ class LostStores:
 
     def shadow_came(self, peer: str, lsn: int, need: list[bytes]) -> None:
         """Entries of a peer's log are durable here, up to an lsn, but for keys that are needed whole."""
-        store_id = self._host.peers.receiver(peer).store_id
+        store_id = self._host.peers.heard(peer).store_id
         if store_id is not None:
             self._shadowed[store_id] = max(lsn, self._shadowed.get(store_id, 0))
         self._behind.update(need)
@@ -161,7 +164,7 @@ class LostStores:
         host, peer = self._host, m.peer
         rows = await host.reading(lambda store: _rows_at(store, peer))
         ues = await host.reading(lambda store: _ues(store, rows))
-        heard = host.peers.receiver(peer).high_lsn
+        heard = host.peers.heard(peer).high_lsn
         shadowed = self._shadowed.get(store_id)
         behind = max(0, heard - shadowed) if shadowed is not None else None if heard else 0
 

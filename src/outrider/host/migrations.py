@@ -111,6 +111,10 @@ class Migrations:
         """Whether this host has anything to do with that network's."""
         return any(peer in (m.peer, m.home) for m in self._all.values())
 
+    def open_with(self, peer: str) -> bool:
+        """Whether a migration with that network, or one of a service of its own, is not finished."""
+        return any(peer in (m.peer, m.home) and not m.finished for m in self._all.values())
+
     def inbound(self, peer: str) -> str | None:
         """The migration under which keys of that peer may come here, if there is one."""
         return next((m.migration_id for m in self.active if m.role == "target" and peer in (m.peer, m.home)), None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from outrider.core.compress import compress
 from outrider.host.landing import Landing
 from outrider.host.lanes import Lane, Receiver
+from outrider.host.peer_store import PeerStore
 from outrider.protocol import messages
 from outrider.protocol.messages import BulkBatch, LaneBatch, encode
 from outrider.store.port import SetValue
@@ -22,6 +23,7 @@ class Peers:
         self._lanes: dict[str, Lane] = {}
         self._bulk_lanes: dict[str, Lane] = {}
         """The last one to each peer: the next one's numbers go on behind it."""
+        self._stores: dict[str, PeerStore] = {}
         self._receivers: dict[str, Receiver] = {}
         self._landings: dict[str, tuple[Landing, Receiver]] = {}
 
@@ -77,19 +79,15 @@ class Peers:
 
         Only a new migration may say so. Without one, another store is a lost one (PROTOCOL.md §9).
         """
-        known = {
-            receiver.store_id for receiver in (self._receivers.get(peer), self._landing_receiver(peer)) if receiver
-        }
+        known = {self._stores[peer].store_id} if peer in self._stores else set()
         if peer in self._lanes:
             known.add(self._lanes[peer].peer_store)
         if peer_store is not None and known - {None, peer_store}:
             await self.part(peer)
 
-    def _landing_receiver(self, peer: str) -> Receiver | None:
-        return self._landings[peer][1] if peer in self._landings else None
-
     async def part(self, peer: str) -> None:
         """Speak no more with the store that a peer had."""
+        self._stores.pop(peer, None)
         self._receivers.pop(peer, None)
         self._landings.pop(peer, None)
         lane = self._lanes.pop(peer, None)
@@ -130,21 +128,23 @@ class Peers:
             async def handle(message: Any) -> None:
                 await self._host.reception.take(peer, message)
 
-            receiver = self._receivers[peer] = self._pinned(peer, Receiver(handle))
+            receiver = self._receivers[peer] = Receiver(handle, self.heard(peer))
         return receiver
 
-    def _pinned(self, peer: str, receiver: Receiver) -> Receiver:
-        """A receiver that takes nothing of another store than the one that the migration is with."""
-        known = self._host.migrations.peer_store(peer)
-        if known is not None:
-            receiver.known(known, int(self._host.store.value(_high_lsn(peer, known)) or 0))
-        return receiver
+    def heard(self, peer: str) -> PeerStore:
+        """What is known of a peer's store: nothing of another than the one that the migration is with is taken."""
+        if peer not in self._stores:
+            store = self._stores[peer] = PeerStore()
+            known = self._host.migrations.peer_store(peer)
+            if known is not None:
+                store.known(known, int(self._host.store.value(_high_lsn(peer, known)) or 0))
+        return self._stores[peer]
 
     def landing(self, peer: str) -> tuple[Landing, Receiver]:
         """What takes the bulk lane of a peer."""
         if peer not in self._landings:
             landing = Landing(self._host, peer)
-            self._landings[peer] = landing, self._pinned(peer, Receiver(landing.take))
+            self._landings[peer] = landing, Receiver(landing.take, self.heard(peer))
         return self._landings[peer]
 
     async def discard(self, peer: str, migration_id: str) -> None:
@@ -154,10 +154,10 @@ class Peers:
 
     async def keep(self) -> None:
         """Keep how far each peer's store was seen."""
-        for peer, receiver in list(self._receivers.items()):  # a peer may come while this waits
-            if receiver.high_lsn and receiver.store_id is not None:
-                name = _high_lsn(peer, receiver.store_id)
-                await self._host.committer.submit(SetValue(name, str(receiver.high_lsn).encode()))
+        for peer, store in list(self._stores.items()):  # a peer may come while this waits
+            if store.high_lsn and store.store_id is not None:
+                name = _high_lsn(peer, store.store_id)
+                await self._host.committer.submit(SetValue(name, str(store.high_lsn).encode()))
 
 
 def _high_lsn(peer: str, store_id: str) -> str:

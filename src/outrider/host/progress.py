@@ -5,7 +5,6 @@ Rows are counted by SQLite, beside the event loop, only while somebody wants to 
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -236,9 +235,9 @@ class Progress:
         async with self._counting:
             if self._rows_stale and not (when_due and self._host.now_s() < self._rows_due_s):
                 self._rows_stale = False
-                begun_s = time.monotonic()
+                begun_s = self._host.now_s()
                 self._rows = await self._host.reading(lambda store: store.row_counts())
-                pause_s = max(limits.KEEPER_COUNT_MS / 1000, _SHARE * (time.monotonic() - begun_s))
+                pause_s = max(limits.KEEPER_COUNT_MS / 1000, _SHARE * (self._host.now_s() - begun_s))
                 self._rows_due_s = self._host.now_s() + pause_s
         return self._rows
 
@@ -246,8 +245,8 @@ class Progress:
         """How many copies there are, as of a moment ago: a million take a while."""
         async with self._counting:
             if self._host.now_s() >= self._copies_due_s:
-                begun_s = time.monotonic()
+                begun_s = self._host.now_s()
                 self._copies = await self._host.reading(_copies)
-                pause_s = max(limits.KEEPER_WAIT_MS / 1000, _SHARE * (time.monotonic() - begun_s))
+                pause_s = max(limits.KEEPER_WAIT_MS / 1000, _SHARE * (self._host.now_s() - begun_s))
                 self._copies_due_s = self._host.now_s() + pause_s
         return self._copies

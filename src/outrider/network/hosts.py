@@ -372,7 +372,7 @@ class NodeHosts:
             except StoreLost as lost:
                 await self._store_lost(running, lost.refusal)
                 return
-            except (HostFailed, OSError) as error:
+            except Exception as error:  # also of the journal that notes the store: its disk may be full for a while
                 _log.error("host.restart-failed", service=running.spec.service, why=str(error))
                 continue  # `wait` returns at once for the ended process, so this tries again after the pause
             running.process, running.drains = fresh.process, fresh.drains

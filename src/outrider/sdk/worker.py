@@ -38,7 +38,7 @@ COLLECT_AFTER = 20_000
 """So many new objects, and the collector looks at them. Units make few cycles, and many are open at a time."""
 
 STOP_LIMIT_S = 2.0
-EXIT_LOAD_FAILED, EXIT_STUCK, EXIT_PROTOCOL = 3, 4, 5
+EXIT_LOAD_FAILED, EXIT_STUCK, EXIT_BROKEN = 3, 4, 5
 
 
 class _NfServiceSpec(msgspec.Struct, rename="camel"):
@@ -174,7 +174,11 @@ class Worker(asyncio.Protocol):
                     self._cancel(unit)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The keeper is gone or done with us."""
+        """The keeper is gone or done with us; or this end cannot go on, as where there is no memory for a frame."""
+        if exc is not None and not isinstance(exc, ConnectionError):
+            # There is no connection any more that would carry a log line.
+            os.write(2, f"the connection to the keeper broke: {exc!r}\n".encode())
+            os._exit(EXIT_BROKEN)
         if not self.closed.done():
             self.closed.set_result(None)
 

@@ -7,6 +7,8 @@ to a heartbeat.
 """
 
 import asyncio
+import functools
+import platform
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -29,7 +31,7 @@ from outrider.functions.lmsf.record import Deployment, Instance, Package
 from outrider.functions.lmsf.stores import StoreMarks
 from outrider.functions.lmsf.unbroken import Unbroken
 from outrider.package.closure import ANY
-from outrider.package.wheels import Machine
+from outrider.package.wheels import python_here
 from outrider.sbi.client import Unreachable
 
 log = structlog.get_logger(__name__)
@@ -52,7 +54,7 @@ def fits(manifest: Manifest, nf_types: frozenset[str]) -> list[Refusal]:
                 "A network that has this NF type can host the service, or one between that hosts for others.",
             )
         )
-    machine = Machine.here().architecture
+    machine = platform.machine()
     if manifest.architectures and manifest.architectures != [ANY] and machine not in manifest.architectures:
         reasons.append(
             Refusal(
@@ -62,7 +64,7 @@ def fits(manifest: Manifest, nf_types: frozenset[str]) -> list[Refusal]:
                 f"The vendor builds the package with wheels for {machine} too.",
             )
         )
-    version = Machine.here().python
+    version = python_here()
     if manifest.python and manifest.python != version:
         reasons.append(
             Refusal(
@@ -245,26 +247,34 @@ class Deployments:
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _bring_up(self, service: str) -> None:
+    async def _insist(self, what: str, do: Callable[[str], Awaitable[None]], service: str) -> None:
+        """Try until it is done: the node's own NRF may just be starting, or the journal's disk be full."""
         pause_s = 0.1
         while True:
             try:
-                await self.install(service)
-                host = await self.run(service)
-                if self._all[service].state != "REMOVING":
-                    await self.register(service, host)
-                    await self.change(service, state="RUNNING", refusal=None)
+                await do(service)
                 return
-            except Refused as error:
-                await self._failed(service, error.refusal)
-                return
-            except HostFailed as error:
-                await self._failed(service, host_failed(service, error))
-                return
-            except Unreachable as error:  # the node's own NRF, which may just be starting
-                log.warning("deployment.waits", service=service, why=str(error))
-                await self._clock.sleep(pause_s)
-                pause_s = min(2 * pause_s, 5.0)
+            except (Refused, Unreachable) as error:
+                log.warning(what, service=service, why=str(error))
+            except Exception:
+                log.exception(what, service=service)
+            await self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, 5.0)
+
+    async def _bring_up(self, service: str) -> None:
+        await self._insist("deployment.waits", self._up, service)
+
+    async def _up(self, service: str) -> None:
+        try:
+            await self.install(service)
+            host = await self.run(service)
+            if self._all[service].state != "REMOVING":
+                await self.register(service, host)
+                await self.change(service, state="RUNNING", refusal=None)
+        except Refused as error:
+            await self._failed(service, error.refusal)
+        except HostFailed as error:
+            await self._failed(service, host_failed(service, error))
 
     async def _failed(self, service: str, refusal: Refusal) -> None:
         log.error("deployment.failed", service=service, cause=refusal.code, sentence=refusal.sentence)
@@ -280,18 +290,11 @@ class Deployments:
 
     async def _store_lost(self, service: str, refusal: Refusal) -> None:
         if service in self._all:
-            self._work(service, lambda name: self._failed(name, refusal))
+            failed = functools.partial(self._failed, refusal=refusal)
+            self._work(service, lambda name: self._insist("deployment.waits", failed, name))
 
     async def _remove(self, service: str) -> None:
-        pause_s = 0.2
-        while True:
-            try:
-                await self.clear(service)
-                return
-            except (Refused, Unreachable) as error:
-                log.warning("deployment.remove", service=service, why=str(error))
-                await self._clock.sleep(pause_s)
-                pause_s = min(2 * pause_s, 10.0)
+        await self._insist("deployment.remove", self.clear, service)
 
     # -------------------------------------------------------------- steps, also of a migration at a target
 

@@ -5,7 +5,7 @@ restart, each with what its journalled row demands.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Lmsf:
         policy: PolicyFiles | None = None,
         supply: Supply | None = None,
         clock: Clock | None = None,
+        journal: Callable[[Path, str, Clock], Journal] = Journal,
     ) -> None:
         self.config = config
         self.network = str(config.network)
@@ -81,7 +82,7 @@ class Lmsf:
         self.clock = clock or SystemClock()
         self.signer = signer
         folder = config.data_dir
-        self.journal = Journal(folder / "lmsf.db", self.network, self.clock)
+        self.journal = journal(folder / "lmsf.db", self.network, self.clock)
         self.calls = Calls(self.network, self.journal, self.clock)
         self.hosts = hosts
         self.keepers = Keepers(inner, hosts)
@@ -300,19 +301,24 @@ class Lmsf:
             digest_key=digest_key,
         )
         runner = Runner(record, self._tools, ACTS)
-        self._runners[record.id] = runner
+        self._runners[record.id] = runner  # before it is durable, so that the same offer does not create it twice
         begun = audited.begun(self.network, record, contract, self.permissions.keys)
         try:
             await self.journal.put("migration", record.id, msgspec.json.encode(record), audit=begun)
-        except Refused:
-            del self._runners[record.id]
+        except BaseException:
+            del self._runners[record.id]  # or it would be in the way of every other one, and never move
             raise
         runner.start(resume=False)
         self.witness.news(runner)
         return runner
 
     async def abort(self, runner: Runner, cause: str, sentence: str) -> None:
-        """Stop a migration: typed and journalled when this returns, and as a rule the keeper has stopped too."""
+        """Stop a migration: typed and journalled when this returns, and as a rule the keeper has stopped too.
+
+        One that is over stays as it is.
+        """
+        if runner.over:
+            return
         await runner.tell(machine.StopAsked(runner.ending(cause, sentence)))
         await runner.until(lambda row: Fact.STOPPED in row.facts or row.phase in ENDS, limits.ABORT_ANSWER_MS)
 
@@ -327,6 +333,8 @@ class Lmsf:
                 f"`outrider migration abort {runner.id}` stops it.",
                 status=409,
             )
+        if runner.over:
+            return None
         await runner.tell(machine.ReturnAsked(runner.ending("RETURN_ASKED", sentence)))
         return None
 
@@ -397,7 +405,7 @@ class Lmsf:
     def spread(self, envelope: str) -> None:
         """Tell partners of running migrations that a permission was taken back; they also learn its effect."""
         parties = {party for r in self._runners.values() if not r.over for party in r.contract.parties}
-        for network in parties - {self.network}:
+        for network in sorted(parties - {self.network}):
             if self.partners.get(network) is not None:
                 self._keep(self._spread(network, envelope))
 

@@ -119,7 +119,7 @@ class Journal:
         except apsw.Error as error:
             if not self._db.getautocommit():
                 self._db.execute("ROLLBACK")
-            refusal = _unwritable(self.path, error)
+            refusal = unwritable(self.path, error)
         else:
             return done
         # Raised out here, so that it does not hold the error's frames: a statement in one would block each commit.
@@ -144,14 +144,10 @@ class Journal:
         """Keep a decision of the policy, and of all decisions the last `keep`."""
 
         def write() -> None:
-            with self._db:
-                self._db.execute(
-                    "INSERT INTO decision (at_ms, migration, body) VALUES (?, ?, ?)", (at_ms, migration, body)
-                )
-                newest = self._db.last_insert_rowid()
-                self._db.execute("DELETE FROM decision WHERE seq <= ?", (newest - keep,))
+            self._db.execute("INSERT INTO decision (at_ms, migration, body) VALUES (?, ?, ?)", (at_ms, migration, body))
+            self._db.execute("DELETE FROM decision WHERE seq <= ?", (self._db.last_insert_rowid() - keep,))
 
-        await asyncio.get_running_loop().run_in_executor(self._writer, write)
+        await self._write(write)
 
     async def decisions(
         self, *, since_ms: int = 0, migration: str = "", after: int = 0, limit: int = 100
@@ -173,7 +169,8 @@ class Journal:
         self._db.close()
 
 
-def _unwritable(path: Path, error: apsw.Error) -> Refusal:
+def unwritable(path: Path, error: apsw.Error) -> Refusal:
+    """Why nothing is done: the disk does not take what would be recorded of it."""
     return Refusal(
         "AUDIT_UNWRITABLE",
         f"Nothing was done, because it cannot be recorded: {fault(path, 'writing', error)}",

@@ -43,6 +43,9 @@ _REASONS = 16
 
 _RETRY_MIN_S, _RETRY_MAX_S = 0.05, 5.0
 
+_JOURNAL_RETRY_S = 1.0
+"""A disk that was full may have room by then."""
+
 PHASE_LIMITS_MS = {
     Phase.NEGOTIATING: limits.OFFER_LIMIT_MS,
     Phase.PERMITTING: limits.OFFER_LIMIT_MS,
@@ -122,8 +125,9 @@ class Runner:
         self._acts = acts
         self._inbox: asyncio.Queue[_Entry] = asyncio.Queue()
         self._doing: asyncio.Task[None] | None = None
-        self._kept_back: dict[type, _Entry] = {}
-        """Events that nobody waits for and that could not be journalled."""
+        self._unkept: dict[type, _Entry] = {}
+        """Posted events that could not be journalled."""
+        self._repeating: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -167,14 +171,13 @@ class Runner:
     def start(self, *, resume: bool) -> None:
         """Set the tasks to work; after a restart, with what the journalled row demands."""
         tellers = [(teller.run(), f"teller to {teller.partner}") for teller in self.tellers]
-        own = ((self._own(), "owner"), (self._watch(), "watcher"), (self._give_again(), "giver again"))
-        loops = (*own, *tellers)
+        loops = ((self._own(), "owner"), (self._watch(), "watcher"), *tellers)
         self._tasks = [asyncio.create_task(loop, name=f"{name} of {self.id}") for loop, name in loops]
         self.post(machine.Resume() if resume else machine.Begin())
 
     async def stop(self) -> None:
         """Stop working; the journal has everything to go on."""
-        tasks = [*self._tasks, *([self._doing] if self._doing is not None else [])]
+        tasks = [*self._tasks, *(task for task in (self._doing, self._repeating) if task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -319,14 +322,26 @@ class Runner:
                 if refused:
                     log.warning("migration.not-journalled", migration=self.id, why=str(error))
                 else:
-                    log.exception("migration.event-failed", migration=self.id, event=type(entry.event).__name__)
-                if entry.done is None and refused:
-                    self._kept_back[type(entry.event)] = entry
-                elif entry.done is not None and not entry.done.done():
+                    log.exception("migration.event-failed", migration=self.id, told=type(entry.event).__name__)
+                if entry.done is None:
+                    self._repeat(entry)
+                elif not entry.done.done():
                     entry.done.set_exception(error if refused else RuntimeError("the event could not be journalled"))
                 continue
             if entry.done is not None and not entry.done.done():
                 entry.done.set_result(None)
+
+    def _repeat(self, entry: _Entry) -> None:
+        """Post it again in a moment, the latest of its kind: nobody waits for it, and what has found it out is done."""
+        self._unkept[type(entry.event)] = entry
+        if self._repeating is None or self._repeating.done():
+            self._repeating = asyncio.create_task(self._post_again(), name=f"repeater of {self.id}")
+
+    async def _post_again(self) -> None:
+        await self.tools.clock.sleep(_JOURNAL_RETRY_S)
+        unkept, self._unkept = self._unkept, {}
+        for entry in unkept.values():
+            self._inbox.put_nowait(entry)
 
     async def _step(self, event: object, changes: dict[str, Any]) -> None:
         before = self.record
@@ -358,14 +373,6 @@ class Runner:
             return {}
         doubt = {"in_doubt": self.progress.in_doubt}
         return doubt | ({"back": self.progress} if self.progress.returning else {"last": self.progress})
-
-    async def _give_again(self) -> None:
-        """What could not be journalled, as on a full disk, is told again until it can; of each kind the last."""
-        while True:
-            await self.tools.clock.sleep(_RETRY_MAX_S)
-            back, self._kept_back = self._kept_back, {}
-            for entry in back.values():
-                self._inbox.put_nowait(entry)
 
     # ------------------------------------------------------------------------------------------- the doer
 

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,9 @@ from outrider.host import failpoints
 
 PARTITIONS = 4
 """A rule speaks of one partition: so many show what 256 do, and a sweep over them is sixty times shorter."""
+
+_ROOM = shutil._ntuple_diskusage(1 << 40, 0, 1 << 40)
+"""What is free on every disk, wherever a world runs; full disks are a fault of their own."""
 
 _UID_BYTES = 16
 """Of a UE key (`core.ids.ue_key`), whose first byte is its partition."""
@@ -33,6 +37,7 @@ def seeded(seed: str) -> Iterator[None]:
         mock.patch.object(os, "urandom", urandom),
         mock.patch.object(secrets, "token_bytes", lambda size=32: chance.randbytes(size)),
         mock.patch.object(secrets, "token_hex", lambda size=32: chance.randbytes(size).hex()),
+        mock.patch.object(shutil, "disk_usage", return_value=_ROOM),
         few_partitions(),
     ):
         yield

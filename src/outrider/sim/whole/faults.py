@@ -1,11 +1,12 @@
 """Breaks what a scenario says, when it says so, and mends it again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from outrider.sim.whole.keeper import Keeper
 from outrider.sim.whole.link import Way, Wires
 from outrider.sim.whole.loop import PROCESS, VirtualLoop, context
+from outrider.sim.whole.node import Node
 from outrider.sim.whole.scenario import Fault
 from outrider.sim.whole.trace import Trace
 
@@ -13,9 +14,12 @@ from outrider.sim.whole.trace import Trace
 class Breaker:
     """Does the faults of one world."""
 
-    def __init__(self, loop: VirtualLoop, keepers: dict[str, Keeper], wires: Wires, trace: Trace) -> None:
+    def __init__(
+        self, loop: VirtualLoop, keepers: dict[str, Keeper], nodes: Mapping[str, Node], wires: Wires, trace: Trace
+    ) -> None:
         self._loop = loop
         self._keepers = keepers
+        self._nodes = nodes
         self._wires = wires
         self._trace = trace
         self.disturbed = False
@@ -38,17 +42,14 @@ class Breaker:
                     del waiting[i]
                     self._trace.say("faults", f"{network} has come to {place}")
                     self._keepers[network].kill_here(f"kill -9 at {place}")
-                    self._loop.call_later(fault.for_s, self._again, network, context=context(""))
+                    self._loop.call_later(fault.for_s, self._keepers[network].again, context=context(""))
                 return
-
-    def _again(self, network: str) -> None:
-        if self._keepers[network].wanted:
-            self._keepers[network].start()
 
     async def do(self, fault: Fault) -> None:
         """Break something; returns when it is whole again."""
         keeper = self._keepers[fault.network]
-        if not keeper.wanted:
+        elsewhere = fault.trouble in _WAYS or fault.trouble in _OF_NODES
+        if not keeper.wanted and not (self._nodes and elsewhere):
             return
         where = f"{fault.network} → {fault.other}" if fault.trouble in _WAYS else fault.network
         at = f", at {fault.place} for the {fault.times}. time" if fault.place else ""
@@ -56,12 +57,14 @@ class Breaker:
         if fault.trouble in _WAYS:
             await self._on_the_way(fault)
             return
+        if fault.trouble in _OF_NODES:
+            await self._at_the_node(self._nodes[fault.network], fault)
+            return
         match fault.trouble:
             case "kill":
                 keeper.kill("kill -9")
                 await asyncio.sleep(fault.for_s)
-                if keeper.wanted:
-                    keeper.start()
+                keeper.again()
             case "kill-at":
                 self._places.setdefault(fault.network, []).append((fault, fault.times))
             case "pause":
@@ -91,6 +94,28 @@ class Breaker:
         await asyncio.sleep(fault.for_s)
         for way in ways:
             mend(way)
+
+    async def _at_the_node(self, node: Node, fault: Fault) -> None:
+        match fault.trouble:
+            case "node-kill":
+                node.kill("kill -9")
+                await asyncio.sleep(fault.for_s)
+                node.start()
+            case "node-kill-at":
+                node.dies_at = fault.times
+            case "node-pause":
+                self.disturbed = node.disturbed = True
+                self._loop.pause(node.process, self._loop.time() + fault.for_s)
+            case "node-disk-full":
+                node.disturbed = node.disk.full = True
+                self._trace.excused.add(node.where)
+                await asyncio.sleep(fault.for_s)
+                node.disk.full = False
+            case "node-slow-disk":
+                node.disturbed = True
+                node.disk.slow = fault.by
+                await asyncio.sleep(fault.for_s)
+                node.disk.slow = 1.0
 
     async def _on_the_disk(self, keeper: Keeper, fault: Fault) -> None:
         disk = keeper.disk
@@ -141,6 +166,8 @@ def _silence(way: Way, _: float) -> None:
 def _slow(way: Way, by: float) -> None:
     way.slow = by
 
+
+_OF_NODES = ("node-kill", "node-kill-at", "node-pause", "node-disk-full", "node-slow-disk")
 
 _Change = tuple[Callable[[Way, float], None], Callable[[Way], None], bool]
 

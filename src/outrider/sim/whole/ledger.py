@@ -4,7 +4,7 @@ It knows of each key what the durable rows of all networks say, and which unit o
 It is told; it asks nobody, and nothing depends on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from outrider.core.ids import key_text, star_of
@@ -32,6 +32,8 @@ class Ledger:
         self.adrift: set[bytes] = set()
         """Keys whose owner's store is gone; what becomes of them is home's operator's to say."""
         self.commits = 0
+        self.on_grant: Callable[[str, bytes, Row], None] = lambda network, key, row: None
+        """Is told of each grant that is durable."""
         self._newest: dict[bytes, Head | None] = {}
         self._grants: dict[tuple[bytes, int], tuple[str, str | None]] = {}
         """Who has given which epoch of a key, and to whom."""
@@ -62,6 +64,22 @@ class Ledger:
             )
             if row.state is not Ownership.FOREIGN or granted:
                 self.adrift.add(key)
+        self.rows.pop(network, None)
+
+    def removed(self, network: str) -> None:
+        """A network deletes its store: nothing may be owned there, granted, or under way to there."""
+        for key in sorted(self.keys | self.rows.get(network, {}).keys()):
+            if key in self.adrift or (key[:1] in (b"u", b"s") and key not in self.keys):
+                continue
+            row = self.effective(network, key)
+            if row.state is not Ownership.FOREIGN:
+                told = f"{network} deletes its store, where {key_text(key)} is {row.state.value}"
+                self._trace.violation("cleared", told)
+            for giver in self.rows:
+                given = self.effective(giver, key)
+                if given.state is Ownership.GRANTED and given.peer == network and giver != network:
+                    told = f"{network} deletes its store, to which {giver} has granted {key_text(key)}"
+                    self._trace.violation("cleared", told)
         self.rows.pop(network, None)
 
     def committed(
@@ -136,6 +154,7 @@ class Ledger:
         """I2: one grant of each epoch, and one answer to it."""
         key, row = operation.key, operation.row
         if row.state is Ownership.GRANTED:
+            self.on_grant(network, key, row)
             given = self._grants.setdefault((key, row.epoch), (network, row.peer))
             if given != (network, row.peer):
                 told = f"{network} gives epoch {row.epoch} of {key_text(key)} to {row.peer}"

@@ -5,9 +5,9 @@ one function of production code, put in its place for one run; none of them is r
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -20,21 +20,12 @@ from outrider.host.forwards import Forwards
 from outrider.host.lanes import Lane
 from outrider.protocol import messages, ownership
 from outrider.protocol.ownership import Ownership, Row
+from outrider.sim.whole.planted_lmsf import PLANTED_LMSF
+from outrider.sim.whole.planting import Planted, Put
 from outrider.store import staging
 from outrider.store import timers as due
 from outrider.store.operations import Operations
 from outrider.store.port import Done, Replace, SetRow, Take, Work
-
-Put = Callable[[Any, str, Any], None]
-"""Puts a twin in the place of what a module or class has under a name."""
-
-
-class Planted(NamedTuple):
-    """A rule taken out: what goes wrong, and which clause of PROTOCOL.md forbids it."""
-
-    sentence: str
-    clause: str
-    plant: Callable[[Put], None]
 
 
 def _grant_before_disk(put: Put) -> None:
@@ -369,7 +360,13 @@ PLANTED: dict[str, Planted] = {
         "A forward is repeated to a restarted peer under another key.", "§4.3, §4.7", _forwards_repeated_blind
     ),
     "stale-read": Planted("A key that is given away is read here all the same.", "§3.1", _stale_read),
+    **PLANTED_LMSF,
 }  # fmt: skip
+
+
+def needs_lmsfs(name: str | None) -> bool | None:
+    """Whether worlds have LMSFs that are to catch this fault; None where no name is given: as their seeds say."""
+    return None if name is None else PLANTED[name].lmsfs
 
 
 @contextmanager

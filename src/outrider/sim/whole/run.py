@@ -6,9 +6,10 @@ from itertools import count
 
 import msgspec
 
-from outrider.sim.whole.planted import planted
+from outrider.sim.whole.planted import needs_lmsfs, planted
+from outrider.sim.whole.play import play
 from outrider.sim.whole.scenario import Name, Plan, draw
-from outrider.sim.whole.world import Result, play
+from outrider.sim.whole.world import Result
 
 
 class Summary(msgspec.Struct, frozen=True, rename="camel"):
@@ -39,11 +40,15 @@ def run(
     seeds: int | None = None,
     minutes: float | None = None,
     scenario: Name | None = None,
+    lmsfs: bool | None = None,
     fault: str | None = None,
     stop_at_first: bool = False,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> Summary:
-    """Run seeds from `first` on, until there were so many, or so many minutes are over."""
+    """Run seeds from `first` on, until there were so many, or so many minutes are over.
+
+    `lmsfs`: with LMSFs or without; unless that is said, as the fault needs them, or as each seed says.
+    """
     begun_s = time.monotonic()
     results: list[Result] = []
     failed: list[Result] = []
@@ -52,14 +57,14 @@ def run(
         for number in numbers:
             if minutes is not None and time.monotonic() - begun_s >= minutes * 60:
                 break
-            result = play(draw(str(number), scenario))
+            result = play(draw(str(number), scenario, lmsfs=needs_lmsfs(fault) if lmsfs is None else lmsfs))
             results.append(result)
             if result.violations:
                 failed.append(result)
             on_result(result)
             if failed and stop_at_first:
                 break
-    names = [r.scenario for r in results]
+    names = [r.title for r in results]
     return Summary(
         seeds=len(results),
         failed=failed,

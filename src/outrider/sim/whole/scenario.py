@@ -26,11 +26,12 @@ SENTENCES: dict[Name, str] = {
 NAMES: tuple[Name, ...] = tuple(SENTENCES)
 _OFTEN = [3 if name == "onward" else 1 if name == "lost" else 2 for name in NAMES]
 
-Deed = Literal["out", "back", "abort", "onward", "lose", "reborn", "declare"]
+Deed = Literal["out", "back", "abort", "onward", "lose", "reborn", "declare", "revoke"]
 Trouble = Literal[
     "cut", "cut-one-way", "refuse", "no-answers", "slow-link", "slow-copy",
     "kill", "disk-full", "disk-broken", "slow-disk", "pause", "clock-jump",
     "worker-hangs", "worker-dies", "revoke", "kill-at",
+    "node-kill", "node-kill-at", "node-pause", "node-disk-full", "node-slow-disk",
 ]  # fmt: skip
 
 
@@ -62,12 +63,15 @@ class Act(msgspec.Struct, frozen=True):
     sweep: Literal["arrived", "all"] = "arrived"
     waits: bool = True
     """It sweeps only when the copy is durable; UEs that arrive change owner before that, too."""
+    by: str = HOME
+    """Whose operator."""
 
 
 class Fault(msgspec.Struct, frozen=True):
     """What breaks: where, when, for how long. `other` is the far end of a way.
 
-    With `place` a keeper is killed when it has come there (`host.failpoints`) `times` times since `at_s`.
+    With `place` a keeper is killed when it has come there (`host.failpoints`) `times` times since `at_s`; a node that
+    is killed at a write of its journal, when so many more are durable.
     """
 
     at_s: float
@@ -91,6 +95,12 @@ class Plan(msgspec.Struct, frozen=True):
     faults: list[Fault]
     end_s: float
     """From then on nothing breaks any more, and everything comes to its end."""
+    lmsfs: bool = False
+    """Each network has its LMSF, and operators ask that; without, they ask hosts what an LMSF would ask."""
+    permit_s: float = 1e6
+    """Permissions end then."""
+    unwilling: str = ""
+    """A network that permits nothing."""
 
 
 _TROUBLES: tuple[tuple[Trouble, float], ...] = (
@@ -100,7 +110,15 @@ _TROUBLES: tuple[tuple[Trouble, float], ...] = (
 )  # fmt: skip
 
 
-def draw(seed: str, name: Name | None = None) -> Plan:
+_NODE_TROUBLES: tuple[tuple[Trouble, float], ...] = (
+    ("node-kill", 3), ("node-kill-at", 5), ("node-pause", 1), ("node-disk-full", 1), ("node-slow-disk", 1),
+)  # fmt: skip
+
+LMSFS = 0.25
+"""So many worlds have LMSFs, unless it is said which kind is wanted."""
+
+
+def draw(seed: str, name: Name | None = None, *, lmsfs: bool | None = None) -> Plan:
     """The scenario of a seed."""
     chance = Random(f"{seed}/plan")
     (drawn,) = chance.choices(NAMES, _OFTEN)
@@ -112,7 +130,39 @@ def draw(seed: str, name: Name | None = None) -> Plan:
     count = chance.choice((0, 1, 2, 3, 4, 6, 8))
     faults = [_fault(chance, networks, end_s) for _ in range(count)] + _own_faults(chance, name, acts, end_s)
     faults += _slow_copies(Random(f"{seed}/copies"), acts, end_s)
-    return Plan(seed, name, networks, ues, acts, sorted(faults, key=lambda f: f.at_s), end_s)
+    plan = Plan(seed, name, networks, ues, acts, sorted(faults, key=lambda f: f.at_s), end_s)
+    of_lmsfs = Random(f"{seed}/lmsfs")
+    drawn_with = of_lmsfs.random() < LMSFS
+    return _with_lmsfs(plan, of_lmsfs) if (drawn_with if lmsfs is None else lmsfs) else plan
+
+
+def _with_lmsfs(plan: Plan, chance: Random) -> Plan:
+    """The same scenario where LMSFs ask the hosts, and operators ask LMSFs: those break, too."""
+    acts = [msgspec.structs.replace(act, by=chance.choice((HOME, HOME, B))) for act in plan.acts]
+    permit_s = plan.permit_s
+    if acts[-1].deed == "back" and plan.name in ("visit", "turn-back", "move-all") and chance.random() < 0.4:
+        acts[-1] = msgspec.structs.replace(acts[-1], deed="abort")
+    if plan.name == "revoked" and chance.random() < 0.7:
+        acts[-1] = Act(acts[-1].at_s, "revoke", B, by=acts[-1].by)
+    elif plan.name == "revoked":
+        permit_s = chance.uniform(acts[0].at_s, plan.end_s)
+    acts = [act for act in acts if act.deed != "reborn"]  # its node starts it again
+    unwilling = chance.choice((HOME, plan.networks[-1])) if chance.random() < 0.06 else ""
+    faults = [fault for fault in plan.faults if fault.trouble != "revoke"]
+    if acts[-1].deed == "abort" and chance.random() < 0.5:  # while UEs are given, and the target hears nothing
+        at_s = max(0.1, acts[-1].at_s - chance.random())
+        faults.append(Fault(at_s, "cut-one-way", HOME, min(plan.end_s - at_s, chance.uniform(0.5, 3.0)), B))
+    for _ in range(chance.choice((0, 1, 1, 2, 3))):
+        (trouble,) = chance.choices([t for t, _ in _NODE_TROUBLES], [weight for _, weight in _NODE_TROUBLES])
+        at_s = chance.uniform(acts[0].at_s, plan.end_s * 0.95)
+        for_s = min(plan.end_s - at_s, chance.choice((0.05, 0.3, 1.0, 3.0)) * chance.uniform(0.5, 1.5))
+        by, times = chance.uniform(20, 200), chance.randint(1, 25)
+        faults.append(Fault(at_s, trouble, chance.choice(plan.networks), for_s, by=by, times=times))
+    if chance.random() < 0.5:  # in the middle of what operators do last
+        at_s = max(0.1, acts[-1].at_s - chance.random() * 0.1)
+        faults.append(Fault(at_s, "node-kill-at", chance.choice(plan.networks), 0.0, times=chance.randint(1, 12)))
+    faults.sort(key=lambda f: f.at_s)
+    return msgspec.structs.replace(plan, acts=acts, faults=faults, lmsfs=True, permit_s=permit_s, unwilling=unwilling)
 
 
 def _acts(chance: Random, name: Name) -> list[Act]:

@@ -9,8 +9,9 @@ from typing import TypeVar
 import msgspec
 
 from outrider.sim.whole.planted import planted
+from outrider.sim.whole.play import play
 from outrider.sim.whole.scenario import Plan
-from outrider.sim.whole.world import Result, play
+from outrider.sim.whole.world import Result
 
 T = TypeVar("T")
 

@@ -45,6 +45,8 @@ class Trace:
         self.violations: list[Violation] = []
         self._hash = hashlib.blake2b(digest_size=16)
         self.violated = asyncio.Event()
+        self.excused: set[str] = set()
+        """Nodes whose disk was full at some time: what they could not do then is a fault of that disk."""
 
     @property
     def hash(self) -> str:
@@ -85,4 +87,7 @@ class Trace:
         self.say(process or "world", f"{event['event']}: {said}" if said else str(event["event"]))
         if event["event"] in ("ownership.alarm", "partition.rows-disagree"):
             self.violation("alarm", f"{process}: {event['event']}: {said}")
+        fault = event.get("exc_info") or event["event"] == "handler failed"
+        if process.endswith("/node") and fault and process not in self.excused:
+            self.violation("fault", f"{process}: {event['event']}: {said} {event.get('exc_info')!r}")
         raise structlog.DropEvent

@@ -1,8 +1,10 @@
-"""One world: networks, ways, UEs, operators and faults of a scenario, from the first row to the last check."""
+"""One world: networks, ways, UEs, operators and faults of a scenario, from the first row to the last check.
+
+Operators ask hosts here; where they ask LMSFs, some of it is done otherwise (`nodes_world`).
+"""
 
 import asyncio
-import shutil
-import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -13,14 +15,14 @@ from outrider.core import limits
 from outrider.core.ids import key_text, shared_key
 from outrider.protocol.ownership import Ownership
 from outrider.sim.whole import verdict
-from outrider.sim.whole.chance import at_failpoints, seeded
 from outrider.sim.whole.consumer import Consumer
 from outrider.sim.whole.disk import Disk
 from outrider.sim.whole.faults import Breaker
 from outrider.sim.whole.keeper import Down, Keeper
 from outrider.sim.whole.ledger import Ledger
-from outrider.sim.whole.link import Wires
+from outrider.sim.whole.link import Door, Wires
 from outrider.sim.whole.loop import BEGIN_S, VirtualLoop
+from outrider.sim.whole.node import Node
 from outrider.sim.whole.operators import Operators
 from outrider.sim.whole.scenario import HOME, Act, Plan, UePlan
 from outrider.sim.whole.service import GROUP, Heard, read_book, read_group
@@ -33,7 +35,7 @@ REST_LIMIT_S = 90.0
 
 _LOOK_S = 0.25
 _HOLD_SLACK_S = 0.5
-_DIGEST_KEY = bytes(range(32))
+_DIGEST_KEY = bytes(range(32)).hex()
 
 
 class Result(msgspec.Struct, frozen=True, rename="camel"):
@@ -47,43 +49,17 @@ class Result(msgspec.Struct, frozen=True, rename="camel"):
     steps: int
     commits: int
     operations: int
+    lmsfs: bool = False
     events: list[Event] = []
 
-
-def play(plan: Plan, *, story: bool = False) -> Result:
-    """Run a scenario to its end, or to the first violation; the events only if the story is wanted."""
-    directory = Path(tempfile.mkdtemp(prefix="outrider-sim-", dir=_memory()))
-    loop = VirtualLoop(plan.seed)
-    world: World | None = None
-    try:
-        with seeded(plan.seed):
-
-            async def run() -> World:
-                nonlocal world
-                world = World(plan, loop, directory)
-                with world.trace.listening(), at_failpoints(world.reached):
-                    await world.run()
-                return world
-
-            ran = loop.run_until_complete(run())
-            return ran.result(story=story)
-    finally:
-        if world is not None:
-            with world.trace.listening():
-                world.close()
-                loop.end()
-        else:
-            loop.end()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _memory() -> str | None:
-    """Where files are in memory, if there is such a place: the world simulates its disks by itself."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+    @property
+    def title(self) -> str:
+        """The scenario, and which kind of world it was."""
+        return f"{self.scenario} with LMSFs" if self.lmsfs else self.scenario
 
 
 class World:
-    """See the module."""
+    """See the module; `play` runs one."""
 
     def __init__(self, plan: Plan, loop: VirtualLoop, directory: Path) -> None:
         self.trace = Trace()
@@ -93,20 +69,76 @@ class World:
         self._wires = Wires(loop, plan.seed, self.trace)
         self._sink = Sink(plan.seed, self.trace)
         self._keepers = {n: self._keeper(n, directory / n) for n in plan.networks}
-        self._operators = Operators(self._keepers, self.trace)
-        self._breaker = Breaker(loop, self._keepers, self._wires, self.trace)
-        self._consumers = [Consumer(ue, HOME, self._keepers, plan.seed, self.trace) for ue in plan.ues]
+        self._nodes: Mapping[str, Node] = {}
+        self._prepare(directory)
+        self._breaker = Breaker(loop, self._keepers, self._nodes, self._wires, self.trace)
+        doors = self._doors()
+        self._consumers = [Consumer(ue, HOME, doors, plan.seed, self.trace) for ue in plan.ues]
         self._held_since_s: dict[tuple[str, bytes], float] = {}
         self._gone: set[str] = set()
         """Networks whose disk was lost: no UE goes there any more."""
         self._excused: set[bytes] = set()
         """Keys whose owner's disk was lost: what it had answered may be lost with it (async mode)."""
 
+    # What a world with LMSFs does otherwise (`nodes_world`).
+
+    def _prepare(self, directory: Path) -> None:
+        """Whoever is there besides hosts and UEs."""
+        self._operators = Operators(self._keepers, self.trace)
+
+    def _doors(self) -> Mapping[str, Door]:
+        """Where consumers of each network ask."""
+        return self._keepers
+
+    async def _begin(self) -> None:
+        """Bring up what is there before anything happens."""
+        for keeper in self._keepers.values():
+            keeper.start()
+        while not all(keeper.up for keeper in self._keepers.values()):
+            await asyncio.sleep(0.001)
+
+    async def _act(self, act: Act) -> None:
+        """Do what the scenario says."""
+        match act.deed:
+            case "lose":
+                self._lose(act)
+            case "reborn":
+                self._keepers[act.target].wanted = True
+                self._keepers[act.target].start()
+            case _:
+                await self._operators.do(act)
+
+    async def _mend(self) -> None:
+        """Let every host serve that is to."""
+        for keeper in self._keepers.values():
+            if keeper.wanted:
+                keeper.start()
+                while True:
+                    try:
+                        await keeper.ask(lambda host: host.permit(True))
+                        break
+                    except (Down, StoreFault):
+                        await asyncio.sleep(0.1)
+
+    def _doing(self) -> str:
+        """What operators wait for."""
+        return self._operators.doing
+
+    def _all_home(self) -> bool:
+        """Whether home is to own every key."""
+        return self._operators.home_whole
+
+    def _judge_networks(self) -> list[Violation]:
+        """What else is to be so at the end."""
+        return []
+
+    # ---------------------------------------------------------------------------------------------------
+
     def _keeper(self, network: str, directory: Path) -> Keeper:
         disk = Disk(network, Random(f"{self._plan.seed}/{network}/disk"), self._ledger)
         directory.mkdir()
         keeper = Keeper(network, HOME, directory, self._plan.seed, disk, self._wires, self._sink, self.trace)
-        keeper.digest_key = _DIGEST_KEY
+        keeper.config = msgspec.structs.replace(keeper.config, digest_key=_DIGEST_KEY)
         keeper.on_up = lambda store: self._ledger.opened(network, store)
         return keeper
 
@@ -125,6 +157,7 @@ class World:
             self._loop.steps,
             self._ledger.commits,
             sum(len(c.history) for c in self._consumers),
+            self._plan.lmsfs,
             self.trace.events if story else [],
         )
 
@@ -149,10 +182,7 @@ class World:
             self.trace.violation("fault", f"{said.get('message')}: {said.get('exception')!r}")
 
     async def _everything(self) -> None:
-        for keeper in self._keepers.values():
-            keeper.start()
-        while not all(keeper.up for keeper in self._keepers.values()):
-            await asyncio.sleep(0.001)
+        await self._begin()
         self._ledger.begun = True
         tasks = [
             asyncio.create_task(self._acts()),
@@ -174,14 +204,7 @@ class World:
     async def _acts(self) -> None:
         for act in self._plan.acts:
             await self._until(act.at_s)
-            match act.deed:
-                case "lose":
-                    self._lose(act)
-                case "reborn":
-                    self._keepers[act.target].wanted = True
-                    self._keepers[act.target].start()
-                case _:
-                    await self._operators.do(act)
+            await self._act(act)
 
     def _lose(self, act: Act) -> None:
         self._gone.add(act.target)
@@ -227,14 +250,7 @@ class World:
             keeper.disk.full = keeper.disk.broken = False
             keeper.disk.slow = 1.0
             keeper.worker.hangs = keeper.worker.dead = False
-            if keeper.wanted:
-                keeper.start()
-                while True:
-                    try:
-                        await keeper.ask(lambda host: host.permit(True))
-                        break
-                    except (Down, StoreFault):
-                        await asyncio.sleep(0.1)
+        await self._mend()
 
     # --------------------------------------------------------------------------------- while it runs
 
@@ -273,7 +289,7 @@ class World:
 
     def _unfinished(self, tasks: list[asyncio.Task[None]]) -> str:
         if not all(task.done() for task in tasks):
-            return f"operators: {self._operators.doing}" if not tasks[0].done() else "a UE waits for its answer"
+            return f"operators: {self._doing()}" if not tasks[0].done() else "a UE waits for its answer"
         if granted := self._ledger.granted():
             return f"in doubt: {', '.join(f'{key_text(key)} at {network}' for network, key in granted)}"
         for key in sorted(self._ledger.keys):
@@ -302,10 +318,11 @@ class World:
             if keeper.store is None:
                 continue
             found += [Violation("store", f"{network}: {sentence}") for sentence in keeper.store.check()]
-            if self._operators.home_whole and network != HOME:
+            if self._all_home() and network != HOME:
                 rows = self._ledger.rows[network].items()
                 kept = [key_text(key) for key, row in rows if row.state is not Ownership.FOREIGN]
                 found += [Violation("I10", f"{network} has {kept} after the way back")] if kept else []
+        found += self._judge_networks()
         for violation in found:
             self.trace.violation(*violation)
 
