@@ -828,6 +828,8 @@ async def running(world: World, *networks: Network) -> AsyncIterator[None]:
     moving.cancel()
     await asyncio.gather(moving, return_exceptions=True)
     for network in networks:
+        network.cut = True  # those that stop last ask the first for no counter-signature
+    for network in networks:
         await network.lmsf.stop()
 
 

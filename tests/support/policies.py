@@ -17,7 +17,7 @@ SBOM = Sbom(
     (
         Part("group-coordination", "1.0.0", "Apache-2.0"),
         Part("starlette", "1.10.0", "BSD-3-Clause"),
-        Part("either", "1.0", "GPL-3.0-only OR MIT"),
+        Part("either", "1.0", "GPL-3.0-only OR MIT", inactive=True),
     )
 )
 
@@ -33,6 +33,7 @@ REQUEST = Request(
     version="1.0.0",
     vendor="Example Vendor",
     licence="Apache-2.0",
+    export_class="EAR99",
     package_digest="00" * 32,
     nf_types=("AMF", "PCF", "SMF"),
     data_categories=("location", "session"),
