@@ -26,7 +26,7 @@ from outrider.core.ids import NetworkId
 from outrider.core.manifest import KeyRule, Manifest, NfServiceSpec, StateSchema
 from outrider.core.permission import DataPolicy, Permission, Revocation
 from outrider.core.refusal import Refusal
-from outrider.decide.policy.request import Component
+from outrider.core.supply import Component
 from outrider.functions.lmsf import runner
 from outrider.functions.lmsf.engine import Lmsf, LmsfConfig
 from outrider.functions.lmsf.faces import Faces
@@ -107,7 +107,7 @@ class FakeSoftware:
     """A package is its manifest as JSON; `refuse` is what verifying says."""
 
     def __init__(self) -> None:
-        self.components: tuple[Component, ...] | Refusal = (Component("group-coordination", "1.0.0", "Apache-2.0"),)
+        self.components = (Component(ref="code", name=SERVICE, version="1.0.0", licence="Apache-2.0"),)
         self.refuse: Refusal | None = None
         self.other: dict[str, Any] = {}
 
@@ -120,11 +120,9 @@ class FakeSoftware:
             digest=hashlib.sha256(data).hexdigest(),
             sbom_digest=hashlib.sha256(b"sbom" + data).hexdigest(),
             size_bytes=len(data),
+            components=self.components,
         )
         return Verified(**({f: getattr(made, f) for f in made.__slots__} | self.other))
-
-    def bill(self, archive: Path, sbom_digest: str) -> tuple[Component, ...] | Refusal:
-        return self.components
 
     def install(self, archive: Path, folder: Path) -> Path | Refusal:
         target = folder / hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -471,6 +469,7 @@ class Network:
         self.sent: list[str] = []
         self.intercept: Callable[[str, str], Response | None] = lambda method, path: None
         self.policy: FakePolicy | None = None
+        self.supply: Any = None
         self.lmsf = self._new()
 
     def new_nrf(self) -> Nrf:
@@ -492,6 +491,7 @@ class Network:
             signer=self.signer,
             software=self.software,
             policy=self.policy,
+            supply=self.supply,
             clock=self.clock,
         )
 
@@ -598,13 +598,13 @@ class Network:
         envelope = statements.sign_revocation(revocation, self.operator_key)
         await self.ask("POST", "/nlmsf-permission/v1/revocations", body=envelope, status=201)
 
-    async def onboard(self, data: bytes) -> Any:
+    async def onboard(self, data: bytes, status: int = 201) -> Any:
         digest = hashlib.sha256(data).hexdigest()
         for first in range(0, len(data), 512 * 1024):
             part = data[first : first + 512 * 1024]
             span = [("content-range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")]
             await self.ask("PUT", f"/nlmsf-catalogue/v1/uploads/{digest}", body=part, headers=span, status=200)
-        return await self.ask("POST", "/nlmsf-catalogue/v1/packages", {"sha256": digest}, status=201)
+        return await self.ask("POST", "/nlmsf-catalogue/v1/packages", {"sha256": digest}, status=status)
 
     async def under(self, rules: str = "", cedar: str = "") -> None:
         """This operator writes a policy; it counts when this returns."""
@@ -666,6 +666,12 @@ def archive(**changes: Any) -> bytes:
     """A package: its manifest, and blanks so that it takes several ranges to fetch."""
     data = msgspec.json.encode(manifest(**changes), order="sorted")
     return data + b" " * (600 * 1024 - len(data))
+
+
+@pytest.fixture
+def package_bytes() -> bytes:
+    """The archive that `deploy` onboards."""
+    return archive()
 
 
 class Pair:
@@ -821,6 +827,8 @@ async def running(world: World, *networks: Network) -> AsyncIterator[None]:
     yield
     moving.cancel()
     await asyncio.gather(moving, return_exceptions=True)
+    for network in networks:
+        network.cut = True  # those that stop last ask the first for no counter-signature
     for network in networks:
         await network.lmsf.stop()
 

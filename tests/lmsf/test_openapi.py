@@ -12,6 +12,7 @@ from openapi_spec_validator import validate
 from outrider.core import audit, loss
 from outrider.core.permission import Permission, Revocation
 from outrider.core.refusal import Refusal
+from outrider.core.supply import Finding
 from outrider.decide.policy import decision, request
 from outrider.decide.policy.invalid import Problem
 from outrider.functions.lmsf import (
@@ -19,6 +20,7 @@ from outrider.functions.lmsf import (
     audit_api,
     image,
     images,
+    impact,
     openapi,
     operator,
     partner,
@@ -37,7 +39,10 @@ from outrider.store.port import StoreMark
 
 STRUCTS: dict[str, dict[str, Any]] = {
     "nlmsf-catalogue": {
-        "Package": record.Package, "ServiceInfo": shown.ServiceInfo, "Instance": record.Instance, "Refusal": Refusal,
+        "PackageInfo": shown.PackageInfo, "PermittedBy": shown.PermittedBy, "RunsAt": shown.RunsAt, "Finding": Finding,
+        "Impact": impact.Impact, "Consumed": impact.Consumed, "Subscription": impact.Subscription,
+        "Entry": impact.Entry, "ResourceUse": impact.ResourceUse,
+        "ServiceInfo": shown.ServiceInfo, "Instance": record.Instance, "Refusal": Refusal,
         "ImageInfo": images.ImageInfo, "Meta": image.Meta, "Part": image.Part, "StoreFacts": StoreFacts,
         "Restore": images.Restore, "BegunAnew": record.BegunAnew, "StoreMark": StoreMark,
     },
@@ -57,7 +62,7 @@ STRUCTS: dict[str, dict[str, Any]] = {
     "nlmsf-policy": {
         "PolicyInfo": policies.PolicyInfo, "PolicyProblem": Problem, "Applied": policies.Applied,
         "Decided": policies.Decided, "PolicyRequest": request.Request, "Sbom": request.Sbom,
-        "Approval": approvals.Approval, "Component": request.Component, "Decision": decision.Decision,
+        "Approval": approvals.Approval, "Part": request.Part, "Decision": decision.Decision,
         "Reason": decision.Reason, "Refusal": Refusal,
     },
     "nlmsf-audit": {

@@ -8,7 +8,7 @@ import pytest
 
 from outrider.core import limits
 from outrider.core.refusal import Refusal, Refused
-from outrider.decide.policy.request import Component
+from outrider.core.supply import Component
 from outrider.functions.lmsf.clocks import SystemClock
 from outrider.functions.lmsf.journal import Journal
 
@@ -79,7 +79,10 @@ async def test_either_side_refuses_when_permissions_are_exchanged(pair: Any, sid
 
 
 async def test_the_software_is_judged_before_it_is_installed_when_its_sbom_is_known(pair: Any) -> None:
-    pair.b.software.components = (Component("sdk", "1.0", "SSPL-1.0"), Component("odd", "2.0", ""))
+    pair.b.software.components = (
+        Component(ref="sdk.whl", name="sdk", version="1.0", licence="SSPL-1.0"),
+        Component(ref="odd.whl", name="odd", version="2.0"),
+    )
     await pair.b.under(f'{PERMIT}[[require]]\nid = "free"\nlicences = ["Apache-2.0"]\n')
     shown = await _refused(pair)
     assert shown["ending"]["cause"] == "POLICY_LICENCE"
@@ -94,7 +97,7 @@ async def test_the_software_is_judged_before_it_is_installed_when_its_sbom_is_kn
 
 async def test_an_sbom_that_cannot_be_read_any_more_is_not_taken(pair: Any) -> None:
     await pair.b.under(PERMIT)
-    pair.b.software.components = Refusal("SBOM_MISMATCH", "It is another one.")
+    pair.b.software.refuse = Refusal("SBOM_MISMATCH", "It is another one.")
     assert (await _refused(pair))["ending"]["cause"] == "SBOM_MISMATCH"
 
 
@@ -210,8 +213,8 @@ async def test_a_stay_whose_facts_cannot_be_had_is_not_allowed(pair: Any) -> Non
     await pair.b.under(PERMIT)
     name = (await pair.migrate(move_all=True))["migrationId"]
     await pair.reach(name, "SETTLED")
-    pair.b.lmsf.catalogue._bills.clear()
-    pair.b.software.components = Refusal("SBOM_MISMATCH", "It is another one.")
+    pair.b.lmsf.catalogue._facts.clear()
+    pair.b.software.refuse = Refusal("SBOM_MISMATCH", "It is another one.")
     for shown in await pair.ended(name):
         assert (shown["phase"], shown["ending"]["cause"]) == ("RETIRED", "SBOM_MISMATCH")
 

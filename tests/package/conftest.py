@@ -151,7 +151,7 @@ def resign(pack: Callable[[dict[str, bytes]], Path]) -> Callable[[dict[str, byte
             layout.Predicate(
                 manifest.get("vendor", "Acme Rail"),
                 layout.Sha256(sha256_hex(rest.get(layout.MANIFEST, b""))),
-                layout.Sha256(sha256_hex(rest.get(layout.SBOM, b""))),
+                layout.Sha256(sha256_hex(rest.get(layout.sbom_in(rest) or "", b""))),
             ),
         )
         envelope = signing.sign(canonical(statement), signing.IN_TOTO_TYPE, key)

@@ -86,9 +86,7 @@ def test_an_added_member_is_noticed(sample, pack, name):
     assert (result.code, result.facts["path"]) == ("DIGEST_MISMATCH", name)
 
 
-@pytest.mark.parametrize(
-    "name", ["more", "site/x.py", "wheels/x.txt", "wheels/a/b-1-py3-none-any.whl", "Manifest.json"]
-)
+@pytest.mark.parametrize("name", ["more", "site/x.py", "wheels/x.txt", "wheels/a/b-1-py3-none-any.whl", "Other.json"])
 def test_a_member_that_has_no_place_in_a_package_is_malformed(sample, pack, name):
     assert cause(verify(pack(sample.members() | {name: b"x"}), [sample.vendor])) == "PACKAGE_MALFORMED"
 

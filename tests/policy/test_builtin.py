@@ -6,7 +6,7 @@ import pytest
 from outrider.decide.policy import builtin
 from outrider.decide.policy.decision import Decision, Verdict
 from outrider.decide.policy.policy import NO_POLICY, decide
-from outrider.decide.policy.request import Component, Request, Sbom
+from outrider.decide.policy.request import Part, Request, Sbom
 from support.policies import NOON_MS, PERMIT, SBOM, A, B, C, policy, request
 
 HOUR = 3_600_000
@@ -113,7 +113,7 @@ def test_a_rule_about_an_sbom_that_is_not_here_is_pending_and_named() -> None:
 
 @pytest.mark.parametrize("licence", ["", "Some License", "MIT AND", "(" * 500])
 def test_a_licence_that_is_none_is_not_on_the_list(licence: str) -> None:
-    asked = request(sbom=Sbom((Component("odd", "1", licence),)))
+    asked = request(sbom=Sbom((Part("odd", "1", licence),)))
     assert _under('licences = ["MIT"]', asked).verdict is Verdict.REFUSE
 
 
@@ -127,15 +127,27 @@ def test_a_licence_that_is_none_is_not_on_the_list(licence: str) -> None:
     ],
 )
 def test_an_expression_is_met_by_one_of_its_choices(licence: str, met: bool) -> None:
-    decision = _under('licences = ["MIT"]', request(sbom=Sbom((Component("c", "1", licence),))))
+    decision = _under('licences = ["MIT"]', request(sbom=Sbom((Part("c", "1", licence),))))
     assert (decision.verdict is Verdict.ALLOW) == met
 
 
-def test_an_exception_makes_another_licence_of_it() -> None:
+def test_an_exception_makes_another_licence_to_take_and_none_to_bar() -> None:
     licence = "GPL-2.0-only WITH Classpath-exception-2.0"
-    asked = request(sbom=Sbom((Component("c", "1", licence),)))
+    asked = request(sbom=Sbom((Part("c", "1", licence),)))
     assert _under(f'licences = ["{licence}"]', asked).verdict is Verdict.ALLOW
-    assert _under('barred_licences = ["GPL-2.0-only"]', asked).verdict is Verdict.ALLOW
+    assert _under('licences = ["GPL-2.0-only"]', asked).verdict is Verdict.REFUSE
+    for barred in (licence, "GPL-2.0-only"):
+        assert _under(f'barred_licences = ["{barred}"]', asked).verdict is Verdict.REFUSE
+
+
+@pytest.mark.parametrize("licence", ["GPL-2.0-only AND (", "GPL-2.0, see COPYING", "LicenseRef-x AND GPL-2.0-only"])
+def test_a_barred_licence_is_barred_in_what_is_no_expression_too(licence: str) -> None:
+    asked = request(sbom=Sbom((Part("c", "1", licence),)))
+    assert _under('barred_licences = ["GPL-2.0-only"]', asked).verdict is Verdict.REFUSE
+    assert _under('barred_licences = ["MIT"]', asked).verdict is Verdict.ALLOW
+    named = 'context has sbom && context.sbom.licences.contains("GPL-2.0-only")'
+    cedar = f"permit(principal, action, resource);\nforbid(principal, action, resource) when {{ {named} }};"
+    assert decide(policy(cedar=cedar), asked).verdict is Verdict.REFUSE
 
 
 def test_when_says_which_requests_a_rule_is_about() -> None:

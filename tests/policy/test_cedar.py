@@ -57,6 +57,7 @@ FACTS = [
     'principal.mcc == "999" && principal.mnc == "70" && !principal.snpn && principal.jurisdiction == "mcc-999"',
     'resource == Package::"group-coordination" && resource.vendor == "Example Vendor"',
     'resource.version == "1.0.0" && resource.licence == "Apache-2.0" && resource.digest like "00*"',
+    'resource.exportClass == "EAR99"',
     'resource.nfTypes.contains("SMF") && resource.dataCategories.contains("location")',
     f'context.network == Network::"{B}" && context.network.snpn && context.role == "target"',
     f'context.source == Network::"{A}" && context.target == context.network && context.home == principal',
@@ -66,7 +67,7 @@ FACTS = [
     'context.mode == "async" && context.arrivalEvidence == "target-asserted"',
     "context.stayMinutes == 360 && context.endMs > context.startMs && context.deadlineMs < context.endMs",
     "context.resources.memoryMb == 256 && context.resources.processes == 8 && context.resources.cpuPercent == 100",
-    "context has sbom && context.sbom.components == 3 && context.sbom.undeclared == 0",
+    "context has sbom && context.sbom.components == 3 && context.sbom.undeclared == 0 && context.sbom.inactive == 1",
     'context has sbom && context.sbom.names.contains("starlette") && context.sbom.licences.contains("GPL-3.0-only")',
     "context.now.ms == 1796040000000",
 ]

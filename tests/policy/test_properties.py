@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from outrider.decide.policy import policy as policies
 from outrider.decide.policy.decision import Effect, Verdict, conclude
 from outrider.decide.policy.policy import decide
-from outrider.decide.policy.request import Action, Component, Request, Sbom
+from outrider.decide.policy.request import Action, Part, Request, Sbom
 from support.policies import NOON_MS, SBOM, A, B, C, policy, request
 
 RANK = {Verdict.ALLOW: 0, Verdict.APPROVAL: 1, Verdict.REFUSE: 2}
@@ -44,7 +44,7 @@ requests = st.builds(
     area=st.sampled_from([None, ("port",), ("port", "city")]),
     max_ues=st.integers(0, 10_000),
     now_ms=st.integers(NOON_MS, NOON_MS + 7 * 86_400_000),
-    sbom=st.sampled_from([None, SBOM, Sbom((Component("x", "1", ""),))]),
+    sbom=st.sampled_from([None, SBOM, Sbom((Part("x", "1", ""),))]),
     approved_by=st.sampled_from(["", "chief"]),
 )
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from outrider.decide.policy.policy import Policy, parse
-from outrider.decide.policy.request import Action, Component, Request, Sbom
+from outrider.decide.policy.request import Action, Part, Request, Sbom
 
 A, B, C = "999-70", "999-71-000007ed9d5", "999-72"
 NOON_MS = 1_796_040_000_000
@@ -15,9 +15,9 @@ PERMIT = '[[permit]]\nid = "all"\n'
 
 SBOM = Sbom(
     (
-        Component("group-coordination", "1.0.0", "Apache-2.0"),
-        Component("starlette", "1.10.0", "BSD-3-Clause"),
-        Component("either", "1.0", "GPL-3.0-only OR MIT"),
+        Part("group-coordination", "1.0.0", "Apache-2.0"),
+        Part("starlette", "1.10.0", "BSD-3-Clause"),
+        Part("either", "1.0", "GPL-3.0-only OR MIT", inactive=True),
     )
 )
 
@@ -33,6 +33,7 @@ REQUEST = Request(
     version="1.0.0",
     vendor="Example Vendor",
     licence="Apache-2.0",
+    export_class="EAR99",
     package_digest="00" * 32,
     nf_types=("AMF", "PCF", "SMF"),
     data_categories=("location", "session"),

@@ -6,6 +6,7 @@ from outrider.cli import (
     approval,
     audit,
     bench,
+    catalogue,
     demo,
     doctor,
     image,
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(network.app, name="network", help="Set a network up, run it, see how it is.")
 app.add_typer(partner.app, name="partner", help="Exchange cards with a partner operator.")
 app.add_typer(package.app, name="package", help="Build, inspect and verify packages.")
+app.add_typer(catalogue.app, name="catalogue", help="Onboard, list, show and withdraw packages; revocation lists.")
 app.add_typer(permission.app, name="permission", help="Sign, give, show and revoke software permissions.")
 app.add_typer(policy.app, name="policy", help="Check, test, apply, explain and replay this operator's policy.")
 app.add_typer(approval.app, name="approval", help="Decide what this operator's policy asks a human about.")

@@ -50,11 +50,12 @@ def sign(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The permission's file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify a package and sign this network's permission for it.
+    """Verify a package, judge it by this network's rules ([supply]), and sign this network's permission for it.
 
     Example: outrider permission sign group-coordination-1.0.0.lms --dir a --source 999-70 --target 999-71 --home 999-70
     --days 7
     """
+    from outrider.network.supply import of_folder, trusted_vendors
     from outrider.package import signing, statements, vendors
     from outrider.package.verify import verify
 
@@ -70,10 +71,15 @@ def sign(
                 ),
                 as_json,
             )
-        own = [directory / "vendors"] if (directory / "vendors").is_dir() else []
-        verified = verify(package, vendors.read_all([*own, *(vendor or [])]), to_run=False)
+        revocations, supply = of_folder(directory)
+        trusted = [*trusted_vendors(directory), *vendors.read_all(vendor or [])]
+        verified = verify(package, trusted, to_run=False, revoked=revocations.load())
         if isinstance(verified, Refusal):
             refuse(verified, as_json)
+        hands_on = _canonical(target) if signer == _canonical(home) != _canonical(target) else None
+        against = supply.judge(verified.facts, handed_to=hands_on)
+        if against:
+            refuse(against, as_json)
         now_ms = int(time.time() * 1000)
         try:
             permission = Permission(

@@ -90,6 +90,57 @@ async def settled(node: Operator, deployed: Any) -> Any:
         await asyncio.sleep(_POLL_S)
 
 
+@app.command()
+def impact(
+    package: Annotated[Path, typer.Argument(help="The archive, `NAME-VERSION.lms`.", exists=True, dir_okay=False)],
+    directory: NetworkDir,
+    as_json: AsJson = False,
+) -> None:
+    """Say what deploying a package would do to this network, before: interfaces, subscriptions, NRF entries, resources.
+
+    The package is onboarded for that (verified and kept); nothing is deployed.
+
+    Example: outrider service impact group-coordination-1.0.0.lms --dir a
+    """
+
+    async def do(node: Operator) -> Any:
+        with progress(f"sending {package.name}", package.stat().st_size, quiet=as_json) as advance:
+            digest = await upload(node, package, advance)
+        onboarded = await node.ask("POST", f"{_ROOT}/packages", {"sha256": digest}, timeout_s=300)
+        return await node.ask("GET", f"{_ROOT}/packages/{onboarded['digest']}/impact")
+
+    found = run(directory, as_json, do)
+    emit(found, _impact(found), as_json)
+
+
+def _impact(found: Any) -> str:
+    lines = [f"Deploying {found['service']} {found['version']} at {found['network']} would"]
+    for c in found["consumed"]:
+        there = "" if c["present"] else " (nobody offers it here now)"
+        lines.append(f"  consume    {c['api']} of the {c['nfType'] or 'network'}, by {c['by']}: {c['why']}{there}")
+    for s in found["subscriptions"]:
+        lines.append(f"  subscribe  {s['count']} × {s['api']} {s['event']}, {s['about']}")
+    for e in found["nrfEntries"]:
+        names = ", ".join(e["serviceNames"]) or "no NF service"
+        lines.append(
+            f'  register   {e["nfType"]} "{e["name"]}" ({e["status"]}): {names}; no slice, no DNN in its profile'
+        )
+    slices = ", ".join(f"{s['sst']}{'-' + s['sd'] if 'sd' in s else ''}" for s in found["sNssai"])
+    lines.append(
+        f"  be for     S-NSSAI {slices or 'any'}, DNN {', '.join(found['dnn']) or 'any'}; nothing is configured"
+    )
+    use = found["resources"]
+    lines.append(
+        f"  use        {use['processes']} processes, {use['tcpPorts']} TCP port; the worker at most "
+        f"{use['workerMemoryMb']} MB, {use['workerProcesses']} processes, {use['workerCpuShare']:g} of a processor"
+    )
+    lines.append(f"  store      {use['archiveBytes']:,} bytes of archive, its unpacked form, and the state of its UEs")
+    lines.append(f"  leave      {len(found['untouched'])} NF instances as they are")
+    lines += [f"             {known}" for known in found["untouched"]]
+    lines += [f"Refused now: {reason}" for reason in found["notPossible"]]
+    return "\n".join(lines)
+
+
 @app.command("list")
 def list_(directory: NetworkDir, as_json: AsJson = False) -> None:
     """List the services that run at this network: own ones, and those hosted for partners.

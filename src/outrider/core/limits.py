@@ -140,7 +140,7 @@ PACKAGE_UNPACKED_BYTES = 1024 * 1024 * 1024
 """Everything in a package, decompressed, and its `site` folder: bounds the disk that a peer's package can claim."""
 
 PACKAGE_ENTRIES = 2_000
-"""Files in an archive, a wheel counting as one. The SBOM check compares files pair by pair: seconds for so many."""
+"""Files in an archive, a wheel counting as one. Validating the SBOM takes seconds for so many."""
 
 PACKAGE_SITE_FILES = 50_000
 """Files of an installed package, wheels unpacked."""
@@ -156,6 +156,9 @@ IMAGE_BYTES = 64 * 1024 * 1024 * 1024
 
 PACKAGE_META_BYTES = 16 * 1024 * 1024
 """Largest manifest, SBOM or list of digests: these are parsed in memory, unlike code and wheels."""
+
+ADVISORY_BYTES = 64 * 1024 * 1024
+"""Largest advisory, VEX document or list of exploited vulnerabilities; each is parsed in memory."""
 
 ENVELOPE_BYTES = 256 * 1024
 """Largest signed statement (permission, revocation, contract, signature of a package)."""

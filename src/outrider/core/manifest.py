@@ -16,6 +16,8 @@ Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9]+(-[a-z0-9]+)*\Z", max_le
 
 Line = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
 
+SchemaVersion = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
 _VARIABLE = re.compile(r"\{([^}]*)\}")
 _SD = re.compile(r"\A[0-9a-fA-F]{6}\Z")
 
@@ -52,17 +54,17 @@ class NfServiceSpec(msgspec.Struct, frozen=True, rename="camel", kw_only=True, f
 class StateSchema(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
     """Version of the records' layout, the versions this software reads, and each NF service's data category."""
 
-    version: Annotated[int, msgspec.Meta(ge=1)] = 1
-    reads: list[int] = msgspec.field(default_factory=lambda: [1])
+    version: SchemaVersion = 1
+    reads: list[SchemaVersion] = msgspec.field(default_factory=lambda: [1])
     categories: dict[str, str] = {}
 
 
 class Resources(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
     """What one worker may use at most."""
 
-    memory_mb: Annotated[int, msgspec.Meta(ge=1)] = 256
-    processes: Annotated[int, msgspec.Meta(ge=1)] = 8
-    cpu_share: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    memory_mb: Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] = 256
+    processes: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 8
+    cpu_share: Annotated[float, msgspec.Meta(gt=0, le=1_024)] = 1.0
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +90,10 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     state_schema: StateSchema = StateSchema()
     resources: Resources = Resources()
     licence: str = "NOASSERTION"
+    export_class: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]*\Z", max_length=40)] = ""
+    """Class under export control (`EAR99`, `5D002`), as the vendor declares it."""
+    source_offers: dict[str, Line] = {}
+    """By distribution: where its source can be had. Some licences demand it of whoever hands a compiled one on."""
 
     def encode(self) -> bytes:
         """The manifest as the package carries it."""

@@ -23,10 +23,10 @@ class Refusal(msgspec.Struct, frozen=True, rename="camel"):
 class Refused(Exception):
     """Carries a `Refusal` through code that can only raise; caught at the edge and turned into ProblemDetails.
 
-    Where there are several reasons, `refusal` is the first and `refusals` has all.
+    `refusals` are all reasons, where there are several; `refusal` is the first.
     """
 
-    def __init__(self, refusal: Refusal, *more: Refusal) -> None:
+    def __init__(self, refusal: Refusal, *others: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
-        self.refusals = (refusal, *more)
+        self.refusals = (refusal, *others)

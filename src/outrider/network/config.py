@@ -2,14 +2,18 @@
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from outrider.core import limits
 from outrider.core.ids import NetworkId
 from outrider.core.refusal import Refusal, Refused
+from outrider.core.supply import SupplyRules
+from outrider.decide.spdx import known
 
 FILE_NAME = "network.toml"
 
@@ -77,6 +81,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     border: BorderSection = BorderSection()
     limits: LimitsSection = LimitsSection()
     basic: BasicSection = BasicSection()
+    supply: SupplyRules = SupplyRules()
     policy: PolicySection = PolicySection()
 
     @property
@@ -99,6 +104,16 @@ HINTS = {
     "limits.requests_per_s": f"requests_per_s = {limits.PARTNER_REQUESTS_PER_S}",
     "limits.in_flight": f"in_flight = {limits.PARTNER_IN_FLIGHT}",
     "basic.enabled": "enabled = true (or false beside a real core)",
+    "supply.barred_licences": 'barred_licences = ["AGPL-3.0-only"] (SPDX identifiers)',
+    "supply.undeclared_licences": 'undeclared_licences = "allow" (or "refuse")',
+    "supply.barred_components": 'barred_components = ["pkg:pypi/requests@<2.32"] (package URLs)',
+    "supply.unmaintained": 'unmaintained = "allow" (or "refuse")',
+    "supply.unmaintained_components": 'unmaintained_components = ["pkg:pypi/nose"] (package URLs)',
+    "supply.max_severity": 'max_severity = "high" (or none, low, medium, critical)',
+    "supply.known_exploited": 'known_exploited = "refuse" (or "allow")',
+    "supply.accepted_justifications": 'accepted_justifications = ["vulnerable_code_not_present"]',
+    "supply.export_classes": 'export_classes = ["EAR99"]',
+    "supply.source_offer_licences": 'source_offer_licences = ["GPL-3.0-only"] (SPDX identifiers)',
     "policy.path": 'path = "policy" (a folder or file of rules.toml and *.cedar)',
 }
 """For each key, what to write."""
@@ -137,7 +152,11 @@ enabled = {basic}
 # A folder or file of rules (rules.toml, *.cedar), from this folder on: what this operator allows. Empty: everything
 # that the terms and all permissions cover.
 path = {policy}
-"""
+
+[supply]
+# What software must be like to be taken in and handed on. Advisories are read from the folder `supply` beside this
+# file; every key and its default stand in the reference of this file.
+{supply}"""
 
 
 def _refused(file: Path, key: str, what: str) -> Refused:
@@ -206,7 +225,24 @@ def check(config: NetworkConfig, file: Path) -> NetworkConfig:
         ipaddress.ip_address(config.border.listen)
     except ValueError:
         raise _refused(file, "border.listen", f"{config.border.listen!r} is no IP address") from None
+    _check_supply(config.supply, file)
     return config
+
+
+def _check_supply(rules: SupplyRules, file: Path) -> None:
+    """A rule that names what does not exist would bar nothing, and nobody would notice."""
+    for key in ("barred_licences", "source_offer_licences"):
+        for licence in getattr(rules, key):
+            if " " not in licence and not known(licence):
+                raise _refused(file, f"supply.{key}", f"{licence!r} is no SPDX identifier")
+    for key in ("barred_components", "unmaintained_components"):
+        for purl in getattr(rules, key):
+            wanted = purl.partition("@")[2]
+            try:
+                if wanted[:1] in ("<", ">", "=", "!", "~"):
+                    SpecifierSet(wanted)
+            except InvalidSpecifier:
+                raise _refused(file, f"supply.{key}", f"{wanted!r} is no range of versions") from None
 
 
 def load(file: Path) -> NetworkConfig:
@@ -247,6 +283,7 @@ def render(config: NetworkConfig) -> str:
         nf_types=msgspec.json.encode(config.network.nf_types).decode(),
         nrf_root=f'nrf_root = "{config.sbi.nrf_root}"\n' if config.sbi.nrf_root else "",
         basic=str(config.basic.enabled).lower(),
+        supply="".join(_lines(config.supply)),
         policy=msgspec.json.encode(config.policy.path).decode(),
         sbi_host=config.sbi.host,
         sbi_port=config.sbi.port,
@@ -256,6 +293,15 @@ def render(config: NetworkConfig) -> str:
         requests_per_s=config.limits.requests_per_s,
         in_flight=config.limits.in_flight,
     )
+
+
+def _lines(rules: SupplyRules) -> Iterator[str]:
+    """The keys that are not as they are without the file; JSON strings and lists of them are TOML, too."""
+    default = SupplyRules()
+    for name in rules.__struct_fields__:
+        value = getattr(rules, name)
+        if value != getattr(default, name):
+            yield f"{name} = {msgspec.json.encode(value).decode()}\n"
 
 
 def locate(target: Path) -> tuple[Path, Path]:

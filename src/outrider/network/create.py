@@ -11,7 +11,7 @@ from outrider.network import keys
 from outrider.network.config import NetworkConfig
 from outrider.network.files import sync_dir, write_atomic
 
-FOLDERS = ("partners", "vendors", "services", "lmsf", "log", "run")
+FOLDERS = ("partners", "vendors", "supply", "services", "lmsf", "log", "run")
 """What a network's folder holds beside its config and keys."""
 
 

@@ -6,6 +6,7 @@ the border. Keepers are child processes.
 
 import asyncio
 import datetime as dt
+import functools
 import os
 from collections.abc import Collection
 from contextlib import AsyncExitStack
@@ -37,7 +38,7 @@ from outrider.network.inner import Inner
 from outrider.network.keys import Keys, load_private, private_pem, public_pem, renew_border
 from outrider.network.partner import Partners
 from outrider.network.policy import PolicyFolder
-from outrider.package.vendors import read_all as read_vendors
+from outrider.network.supply import operator_supply, trusted_vendors
 from outrider.sbi import headers as names
 from outrider.sbi.assertion import CcaSigner
 from outrider.sbi.client import SbiClient
@@ -250,7 +251,9 @@ class Node:
         operator = load_private(self.keys.operator_key)
         if not isinstance(operator, Ed25519PrivateKey):
             raise Refused(Refusal("KEY_KIND", f"{self.keys.operator_key} is no Ed25519 key."))
-        vendors = self.directory / "vendors"
+        revocations, supply = operator_supply(
+            self.directory, self.config.supply, str(self.network), operator.public_key()
+        )
         config = LmsfConfig(
             network=self.network,
             instance_id=instances.lmsf,
@@ -264,8 +267,9 @@ class Node:
             inner=Inner(client, tokens),
             hosts=self._hosts,
             signer=KeySigner(operator),
-            software=PackageSoftware(lambda: read_vendors([vendors])),
+            software=PackageSoftware(functools.partial(trusted_vendors, self.directory), revocations.load),
             policy=PolicyFolder(self.directory / self.config.policy.path) if self.config.policy.path else None,
+            supply=supply,
         )
         self._lmsf = lmsf
         faces = Faces(lmsf, verifier)

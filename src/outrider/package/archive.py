@@ -101,9 +101,17 @@ def check_path(name: str) -> None:
 
 
 def check_tree(names: Iterable[str]) -> None:
-    """Refuse names of which one is a file and, as another's parent, a folder."""
+    """Refuse names of which one is a file and, as another's parent, a folder, or that differ in case alone.
+
+    Two names that some file system takes for one would be two contents for one file, depending on who unpacks. Names
+    are ASCII (`check_path`), so letters have no other forms than upper and lower case.
+    """
     files = set(names)
-    for name in files:
+    folded: dict[str, str] = {}
+    for name in sorted(files):
+        other = folded.setdefault(name.lower(), name)
+        if other != name:
+            raise path_refused(name, f"{other} differs from it in upper and lower case alone")
         parent = name
         while "/" in parent:
             parent = parent.rpartition("/")[0]

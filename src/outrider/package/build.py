@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,7 +15,7 @@ from outrider.core import limits
 from outrider.core.canonical import canonical, sha256_hex
 from outrider.core.manifest import Manifest, from_toml
 from outrider.core.refusal import Refusal, Refused
-from outrider.package import archive, imports, layout, sbom, signing
+from outrider.package import archive, imports, layout, sbom, signing, spdx
 from outrider.package.closure import (
     ANY,
     Needed,
@@ -25,7 +26,10 @@ from outrider.package.closure import (
     resolve,
     site_plan,
 )
+from outrider.package.verify import check_digests, check_structure
 from outrider.package.wheels import python_here
+
+SbomFormat = Literal["cyclonedx", "spdx"]
 
 SOURCE_FILE = "outrider.toml"
 _TESTS = ("tests", "test")
@@ -56,19 +60,28 @@ def build(
     *,
     wheel_dir: Path | None = None,
     timestamp_s: int | None = None,
+    sbom_format: SbomFormat = "cyclonedx",
+    chain: Sequence[bytes] = (),
 ) -> Built | Refusal:
     """Build the package of a folder into `output` (a folder, or a file that ends in `.lms`).
 
-    Wheels come from `wheel_dir`, or else are made of what is installed here. `timestamp_s` goes into the SBOM.
+    Wheels come from `wheel_dir`, or else are made of what is installed here. `timestamp_s` goes into the SBOM. `chain`
+    are certificates (DER) that vouch for the key, its own first.
     """
     try:
-        return _build(source, output, key, wheel_dir, timestamp_s)
+        return _build(source, output, key, wheel_dir, timestamp_s, sbom_format, chain)
     except Refused as refused:
         return refused.refusal
 
 
 def _build(
-    source: Path, output: Path, key: Ed25519PrivateKey, wheel_dir: Path | None, timestamp_s: int | None
+    source: Path,
+    output: Path,
+    key: Ed25519PrivateKey,
+    wheel_dir: Path | None,
+    timestamp_s: int | None,
+    sbom_format: SbomFormat,
+    chain: Sequence[bytes],
 ) -> Built:
     manifest = _read_manifest(source)
     code = _read_code(source)
@@ -93,13 +106,14 @@ def _build(
     digests_of_code = {p: sha256_hex(d) for p, d in files.items() if p.startswith(layout.CODE)}
     content = sbom.Content(manifest, digests_of_code, packed, sbom.wheel_paths(needed.needs[""]))
     files[layout.MANIFEST] = manifest.encode()
-    files[layout.SBOM] = sbom.build(content, timestamp_s)
-    problem = sbom.check(files[layout.SBOM], content)
+    form, entry = (spdx, layout.SPDX) if sbom_format == "spdx" else (sbom, layout.SBOM)
+    files[entry] = form.build(content, timestamp_s)
+    problem = form.check(files[entry], content)
     if problem is not None:
         raise Refused(problem)
     files[layout.DIGESTS] = digests = canonical({path: sha256_hex(data) for path, data in files.items()})
-    statement = layout.statement(manifest, files[layout.MANIFEST], files[layout.SBOM], digests)
-    files[layout.SIGNATURE] = signing.sign(statement, signing.IN_TOTO_TYPE, key)
+    statement = layout.statement(manifest, files[layout.MANIFEST], files[entry], digests)
+    files[layout.SIGNATURE] = signing.sign(statement, signing.IN_TOTO_TYPE, key, chain)
     _check_bounds(files)
 
     file = output if output.suffix == layout.SUFFIX else output / layout.file_name(manifest)
@@ -108,7 +122,7 @@ def _build(
     return Built(
         file=str(file),
         package_digest=layout.package_digest(digests),
-        sbom_digest=layout.sbom_digest(files[layout.SBOM]),
+        sbom_digest=layout.sbom_digest(files[entry]),
         vendor_key=signing.key_id(key.public_key()),
         service=manifest.service,
         version=manifest.version,
@@ -215,3 +229,24 @@ def _check_bounds(files: dict[str, bytes]) -> None:
         raise archive.too_large(f"{len(files)} files, more than {limits.PACKAGE_ENTRIES}")
     if total > limits.PACKAGE_BYTES:
         raise archive.too_large(f"{total} bytes, more than {limits.PACKAGE_BYTES}")
+
+
+def sign_again(path: Path, key: Ed25519PrivateKey, chain: Sequence[bytes] = ()) -> str | Refusal:
+    """Add a vendor's signature to a package, so that it outlives the key that signed it before; the package digest.
+
+    Nothing else changes, and the signature is no part of what the digest is over: permissions stay as they are.
+    """
+    try:
+        with archive.Archive(path) as opened:
+            check_structure(opened)
+            raw = opened.read(layout.DIGESTS, limits.PACKAGE_META_BYTES)
+            check_digests(opened, raw)
+            envelope = opened.read(layout.SIGNATURE, limits.ENVELOPE_BYTES)
+            members = {name: b"".join(opened.chunks(name)) for name in opened.entries}
+        signed = signing.add_signature(envelope, signing.IN_TOTO_TYPE, key, chain)
+        if isinstance(signed, Refusal):
+            return signed
+        archive.write_atomic(path, sorted((members | {layout.SIGNATURE: signed}).items()))
+    except Refused as refused:
+        return refused.refusal
+    return layout.package_digest(raw)

@@ -6,14 +6,15 @@ entry                 content
 manifest.json         `core.manifest.Manifest`, canonical JSON
 code/…                the vendor's code, unpacked to the top of `site`
 wheels/*.whl          every distribution that it needs, the SDK among them
-sbom.cdx.json         CycloneDX 1.6 over code and wheels
+sbom.cdx.json         CycloneDX 1.6 over code and wheels; or, in its place,
+sbom.spdx.json        SPDX 2.3 over the same
 licences/…            licence texts of all of them
 digests.json          SHA-256 of every entry above, canonical JSON: its own SHA-256 is *the package digest*
 signature.dsse.json   the vendor's signature: an in-toto Statement over the package digest
 ===================== ======================================================================================
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -24,6 +25,10 @@ from outrider.core.permission import Digest
 
 SUFFIX = ".lms"
 MANIFEST, SBOM, DIGESTS, SIGNATURE = "manifest.json", "sbom.cdx.json", "digests.json", "signature.dsse.json"
+SPDX = "sbom.spdx.json"
+SBOMS = (SBOM, SPDX)
+"""Names of an SBOM: a package has one of them."""
+
 CODE, WHEELS, LICENCES = "code/", "wheels/", "licences/"
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -47,9 +52,15 @@ def sbom_digest(sbom: bytes) -> str:
     return sha256_hex(sbom)
 
 
+def sbom_in(names: Collection[str]) -> str | None:
+    """The entry that is the SBOM; None unless there is exactly one."""
+    found = [name for name in SBOMS if name in names]
+    return found[0] if len(found) == 1 else None
+
+
 def stray(names: Iterable[str]) -> list[str]:
     """Entries that do not belong into a package."""
-    single = (MANIFEST, SBOM, DIGESTS, SIGNATURE)
+    single = (MANIFEST, *SBOMS, DIGESTS, SIGNATURE)
     return [n for n in names if n not in single and not n.startswith((CODE, LICENCES)) and not _is_wheel(n)]
 
 
@@ -97,6 +108,8 @@ def statement(manifest: Manifest, manifest_bytes: bytes, sbom: bytes, digests: b
 def read_statement(payload: bytes) -> Statement:
     """The statement; `NotCanonical` if it is none about exactly one package."""
     found = decode_canonical(payload, Statement)
+    if canonical(found) != payload:
+        raise NotCanonical("it leaves out what it must say")
     if len(found.subject) != 1:
         raise NotCanonical("it is not about exactly one package")
     return found

@@ -1,9 +1,10 @@
 """What a distribution says about its licence and its author, and which of its files are licence texts."""
 
-import functools
 import re
 from email.utils import getaddresses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from outrider.decide.spdx import licensing
 
 if TYPE_CHECKING:
     from packaging.metadata import RawMetadata
@@ -20,13 +21,6 @@ _CLASSIFIERS = {
     "zlib/libpng License": "Zlib",
 }
 """Trove classifiers that mean one SPDX licence; others ("BSD License") are passed on as names."""
-
-
-@functools.cache
-def _spdx() -> Any:
-    from license_expression import get_spdx_licensing  # here, as below: it reads its list of licences when imported
-
-    return get_spdx_licensing()
 
 
 def declared(metadata: "RawMetadata") -> str | None:
@@ -48,7 +42,7 @@ def declared(metadata: "RawMetadata") -> str | None:
 def is_spdx(text: str) -> bool:
     """Whether the text is an SPDX licence expression of known licences."""
     try:
-        return 0 < len(text) <= 300 and not _spdx().validate(text).errors
+        return 0 < len(text) <= 300 and not licensing().validate(text).errors
     except Exception:  # the library raises what it likes for text like ";" (AttributeError), and it means no
         return False
 

@@ -8,11 +8,12 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -23,13 +24,19 @@ from securesystemslib.signer import CryptoSigner, Signature, SSlibKey  # type: i
 from outrider.core import limits
 from outrider.core.canonical import NotCanonical, canonical, decode_canonical
 from outrider.core.refusal import Refusal, Refused
+from outrider.core.revoked import REVOKED_TYPE
 
 IN_TOTO_TYPE = "application/vnd.in-toto+json"
 
+CERTIFIED_TYPES = frozenset((IN_TOTO_TYPE, REVOKED_TYPE))
+"""Kinds of statement whose signatures may bring certificates: those of vendors. Operators exchange bare keys."""
 
-class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+
+class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     keyid: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     sig: Annotated[str, msgspec.Meta(max_length=128)]
+    cert: Annotated[list[Annotated[str, msgspec.Meta(max_length=16_384)]], msgspec.Meta(max_length=8)] = []
+    """The key's certificate, then those that vouch for it, DER in base64: only where a vendor's CA may be trusted."""
 
 
 class _Envelope(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -43,6 +50,8 @@ class Opened(NamedTuple):
 
     payload: bytes
     key_ids: tuple[str, ...]
+    chains: dict[str, tuple[bytes, ...]] = {}  # noqa: RUF012 - never changed
+    """By key id: the certificates that a signature brings, DER, the key's own first. Nobody has checked them."""
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -95,6 +104,16 @@ def load_public(pem: bytes, origin: str = "the key") -> Ed25519PublicKey:
     return key
 
 
+def load_chain(path: Path) -> list[bytes]:
+    """Read certificates (PEM), the key's own first, as DER; raises `Refused`."""
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError as error:
+        sentence = f"{path} holds no certificates in PEM ({error})."
+        raise Refused(Refusal("KEY_INVALID", sentence, {"file": str(path)}, status=400)) from None
+    return [certificate.public_bytes(serialization.Encoding.DER) for certificate in found]
+
+
 def _no_key(origin: str, kind: str) -> Refusal:
     return Refusal(
         "KEY_INVALID",
@@ -112,22 +131,29 @@ def write_private(path: Path, key: Ed25519PrivateKey) -> None:
         file.write(private_pem(key))
 
 
-def sign(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> bytes:
-    """An envelope over the payload with one signature."""
-    return _sign(Envelope(payload, payload_type, {}), key)
+def sign(payload: bytes, payload_type: str, key: Ed25519PrivateKey, chain: Sequence[bytes] = ()) -> bytes:
+    """An envelope over the payload with one signature; `chain` are certificates (DER), the key's own first."""
+    return _sign(_Parsed(Envelope(payload, payload_type, {}), {}), key, chain)
 
 
-def add_signature(envelope: bytes, payload_type: str, key: Ed25519PrivateKey) -> bytes | Refusal:
+def add_signature(
+    envelope: bytes, payload_type: str, key: Ed25519PrivateKey, chain: Sequence[bytes] = ()
+) -> bytes | Refusal:
     """The envelope with one more signature over the same bytes; a former one of the same key is replaced."""
     parsed = _parse(envelope, payload_type)
-    return parsed if isinstance(parsed, Refusal) else _sign(parsed, key)
+    return parsed if isinstance(parsed, Refusal) else _sign(parsed, key, chain)
 
 
-def _sign(envelope: Envelope, key: Ed25519PrivateKey) -> bytes:
+def _sign(parsed: "_Parsed", key: Ed25519PrivateKey, chain: Sequence[bytes]) -> bytes:
     public = key.public_key()
+    envelope, chains = parsed.envelope, parsed.chains | {key_id(public): tuple(chain)}
     envelope.sign(CryptoSigner(key, SSlibKey.from_crypto(public, keyid=key_id(public))))
     signatures = [
-        _Signature(name, base64.b64encode(bytes.fromhex(envelope.signatures[name].signature)).decode())
+        _Signature(
+            name,
+            base64.b64encode(bytes.fromhex(envelope.signatures[name].signature)).decode(),
+            [base64.b64encode(certificate).decode() for certificate in chains.get(name, ())],
+        )
         for name in sorted(envelope.signatures)
     ]
     payload = base64.b64encode(envelope.payload).decode()
@@ -137,7 +163,9 @@ def _sign(envelope: Envelope, key: Ed25519PrivateKey) -> bytes:
 def open_envelope(data: bytes, payload_type: str) -> Opened | Refusal:
     """Look into an envelope without believing it: nobody's signature is checked."""
     parsed = _parse(data, payload_type)
-    return parsed if isinstance(parsed, Refusal) else Opened(parsed.payload, tuple(sorted(parsed.signatures)))
+    if isinstance(parsed, Refusal):
+        return parsed
+    return Opened(parsed.envelope.payload, tuple(sorted(parsed.envelope.signatures)), parsed.chains)
 
 
 def verify(data: bytes, payload_type: str, keys: Iterable[Ed25519PublicKey]) -> Opened | Refusal:
@@ -145,9 +173,10 @@ def verify(data: bytes, payload_type: str, keys: Iterable[Ed25519PublicKey]) -> 
 
     Causes: `ENVELOPE_MALFORMED`, `SIGNATURE_INVALID`, `SIGNER_UNKNOWN`.
     """
-    envelope = _parse(data, payload_type)
-    if isinstance(envelope, Refusal):
-        return envelope
+    parsed = _parse(data, payload_type)
+    if isinstance(parsed, Refusal):
+        return parsed
+    envelope = parsed.envelope
     known = {key_id(key): key for key in keys}
     signed = []
     for name in sorted(envelope.signatures.keys() & known.keys()):
@@ -172,7 +201,12 @@ def verify(data: bytes, payload_type: str, keys: Iterable[Ed25519PublicKey]) -> 
     return Opened(envelope.payload, tuple(signed))
 
 
-def _parse(data: bytes, payload_type: str) -> Envelope | Refusal:
+class _Parsed(NamedTuple):
+    envelope: Envelope
+    chains: dict[str, tuple[bytes, ...]]
+
+
+def _parse(data: bytes, payload_type: str) -> _Parsed | Refusal:
     def malformed(what: str) -> Refusal:
         return Refusal("ENVELOPE_MALFORMED", f"The signed statement cannot be read: {what}.", status=400)
 
@@ -185,6 +219,7 @@ def _parse(data: bytes, payload_type: str) -> Envelope | Refusal:
     if raw.payload_type != payload_type:
         return malformed(f"it is {raw.payload_type!r}, not {payload_type!r}")
     signatures: dict[str, Signature] = {}
+    chains: dict[str, tuple[bytes, ...]] = {}
     for signature in raw.signatures:
         if signature.keyid in signatures:
             return malformed("one key signed twice")
@@ -192,10 +227,16 @@ def _parse(data: bytes, payload_type: str) -> Envelope | Refusal:
         if content is None:
             return malformed("a signature is not base64")
         signatures[signature.keyid] = Signature(signature.keyid, content.hex())
+        chain = [_base64(certificate) for certificate in signature.cert]
+        if chain and payload_type not in CERTIFIED_TYPES:
+            return malformed("certificates do not belong into it")
+        if None in chain:
+            return malformed("a certificate is not base64")
+        chains[signature.keyid] = tuple(certificate for certificate in chain if certificate is not None)
     payload = _base64(raw.payload)
     if payload is None:
         return malformed("the payload is not base64")
-    return Envelope(payload, raw.payload_type, signatures)
+    return _Parsed(Envelope(payload, raw.payload_type, signatures), chains)
 
 
 def _base64(text: str) -> bytes | None:

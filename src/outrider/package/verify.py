@@ -6,18 +6,21 @@ the answer. Nothing is decompressed before the signature is known to be a truste
 the list and their bounds.
 """
 
+import datetime as dt
 import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from outrider.core import limits
 from outrider.core.canonical import NotCanonical, decode_canonical
 from outrider.core.manifest import Manifest, problems
 from outrider.core.refusal import Refusal, Refused
-from outrider.package import layout, sbom, signing
+from outrider.core.supply import Component, SoftwareFacts
+from outrider.package import facts, layout, sbom, spdx
+from outrider.package import trust as trusted
 from outrider.package.archive import Archive, malformed, too_large
 from outrider.package.closure import (
     ANY,
@@ -28,9 +31,11 @@ from outrider.package.closure import (
     resolve,
     site_plan,
 )
+from outrider.package.trust import Revoked, Signer
 from outrider.package.vendors import TrustedVendor
 from outrider.package.wheels import Machine, Wheel, read_wheel
 
+NOTHING_REVOKED = Revoked()
 _IN_MEMORY = 32 * 1024 * 1024
 
 
@@ -43,6 +48,8 @@ class Verified:
     package_digest: str
     sbom_digest: str
     vendor_key: str
+    certificates: tuple[str, ...]
+    """SHA-256 of each certificate that vouches for the key, its own first."""
     size_bytes: int
     digests: dict[str, str]
     wheels: tuple[Wheel, ...]
@@ -50,8 +57,24 @@ class Verified:
     chosen: tuple[Wheel, ...]
     """Those that `machine` needs."""
     libraries: tuple[sbom.Listed, ...]
+    components: tuple[Component, ...]
+    """What supply chain decisions are about."""
     machine: Machine | None
     """Where it can run; None if that was not asked, and then it cannot be installed."""
+
+    @property
+    def facts(self) -> SoftwareFacts:
+        """What supply chain decisions need of it."""
+        return SoftwareFacts(
+            service=self.manifest.service,
+            version=self.manifest.version,
+            package_digest=self.package_digest,
+            sbom_digest=self.sbom_digest,
+            vendor=self.manifest.vendor,
+            signer=(self.vendor_key, *self.certificates),
+            export_class=self.manifest.export_class,
+            components=self.components,
+        )
 
 
 def verify(
@@ -60,24 +83,36 @@ def verify(
     machine: Machine | None = None,
     *,
     to_run: bool = True,
+    revoked: Revoked = NOTHING_REVOKED,
+    at: dt.datetime | None = None,
 ) -> Verified | Refusal:
     """Check a package as described above; `machine` is where it is to run, this one by default.
 
-    Without `to_run` it need not run on any machine here: an operator also signs for software that others host. Blocking
-    and CPU-bound for some hundredths of a second: call it in a thread. `OSError` if the file cannot be read.
+    Without `to_run` it need not run on any machine here: an operator also signs for software that others host. `at` is
+    when keys and certificates must be valid, now by default: nobody proves when a signature was made, so it is when it
+    is looked at. Blocking and CPU-bound for some hundredths of a second: call it in a thread. `OSError` if
+    the file cannot be read.
     """
     try:
         with Archive(archive) as opened:
-            return _verify(opened, list(trusted_vendors), (machine or Machine.here()) if to_run else None)
+            trust = _Trust(list(trusted_vendors), revoked, at or dt.datetime.now(dt.UTC))
+            return _verify(opened, trust, (machine or Machine.here()) if to_run else None)
     except Refused as refused:
         return refused.refusal
 
 
-def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine | None) -> Verified:
+class _Trust(NamedTuple):
+    vendors: Sequence[TrustedVendor]
+    revoked: Revoked
+    at: dt.datetime
+
+
+def _verify(archive: Archive, trust: _Trust, machine: Machine | None) -> Verified:
     check_structure(archive)
     raw_digests = archive.read(layout.DIGESTS, limits.PACKAGE_META_BYTES)
-    statement, key_id, vendors = _check_signature(archive, trusted, raw_digests)
+    statement, signer = _check_signature(archive, trust, raw_digests)
     digests = check_digests(archive, raw_digests)
+    sbom_digest = digests[sbom_entry(archive)]
     manifest = read_manifest(archive)
     wheels = read_wheels(archive)
     if (
@@ -85,8 +120,9 @@ def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine
         or statement.predicate.manifest.sha256 != (digests[layout.MANIFEST])
     ):
         raise Refused(_invalid("it is about another manifest"))
-    if statement.predicate.sbom.sha256 != digests[layout.SBOM]:
+    if statement.predicate.sbom.sha256 != sbom_digest:
         raise Refused(_invalid("it is about another SBOM"))
+    vendors = signer.vendors
     if manifest.vendor not in vendors or statement.predicate.vendor != manifest.vendor:
         raise Refused(
             Refusal(
@@ -96,6 +132,9 @@ def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine
                 "Ask both vendors.",
             )
         )
+    taken_back = trust.revoked.by("package", layout.package_digest(raw_digests), [manifest.vendor])
+    if taken_back is not None:
+        raise Refused(taken_back)
     packed = check_content(archive, manifest, wheels, digests)
     chosen = choose(manifest, wheels, machine) if machine is not None else []
     _check_site(archive, chosen)
@@ -103,13 +142,15 @@ def _verify(archive: Archive, trusted: Sequence[TrustedVendor], machine: Machine
         archive=archive.path,
         manifest=manifest,
         package_digest=layout.package_digest(raw_digests),
-        sbom_digest=digests[layout.SBOM],
-        vendor_key=key_id,
+        sbom_digest=sbom_digest,
+        vendor_key=signer.key_id,
+        certificates=signer.certificates,
         size_bytes=archive.size,
         digests=digests,
         wheels=tuple(wheels),
         chosen=tuple(chosen),
         libraries=tuple(sbom.listed(packed)),
+        components=facts.components(manifest, packed),
         machine=machine,
     )
 
@@ -126,31 +167,37 @@ def check_structure(archive: Archive) -> None:
     """Refuse an archive that has other entries than a package has, or lacks one."""
     for name in layout.stray(archive.entries):
         raise malformed(f"{name} does not belong into a package")
-    for name in (layout.MANIFEST, layout.SBOM, layout.DIGESTS, layout.SIGNATURE):
+    for name in (layout.MANIFEST, layout.DIGESTS, layout.SIGNATURE):
         if name not in archive.entries:
             raise malformed(f"it has no {name}")
+    sbom_entry(archive)
 
 
-def _check_signature(
-    archive: Archive, trusted: Sequence[TrustedVendor], raw_digests: bytes
-) -> tuple[layout.Statement, str, list[str]]:
-    """What the vendor signed, the key, and the vendors whose key it is; raises `Refused`."""
+def sbom_entry(archive: Archive) -> str:
+    """The name of the SBOM: a package has one, in one of two formats."""
+    name = layout.sbom_in(archive.entries)
+    if name is None:
+        both = all(n in archive.entries for n in layout.SBOMS)
+        raise malformed(f"it has both {layout.SBOM} and {layout.SPDX}" if both else f"it has no {layout.SBOM}")
+    return name
+
+
+def _check_signature(archive: Archive, trust: _Trust, raw_digests: bytes) -> tuple[layout.Statement, Signer]:
+    """What the vendor signed, and who that is; raises `Refused`."""
     envelope = archive.read(layout.SIGNATURE, limits.ENVELOPE_BYTES)
-    opened = signing.verify(envelope, signing.IN_TOTO_TYPE, [v.key for v in trusted])
-    if isinstance(opened, Refusal):
-        unknown = opened.code == "SIGNER_UNKNOWN"
-        remedy = "Compare the key's fingerprint with the vendor, then trust its key." if unknown else opened.remedy
-        code = "VENDOR_UNKNOWN" if unknown else "SIGNATURE_INVALID"
-        sentence = "The package is not signed by a vendor that is trusted here." if unknown else opened.sentence
-        raise Refused(Refusal(code, sentence, opened.facts, remedy))
+    checked = trusted.check(envelope, trust.vendors, trust.revoked, trust.at)
+    if isinstance(checked, Refusal):
+        if checked.code == "ENVELOPE_MALFORMED":
+            checked = Refusal("SIGNATURE_INVALID", checked.sentence, checked.facts, checked.remedy)
+        raise Refused(checked)
+    payload, signer = checked
     try:
-        statement = layout.read_statement(opened.payload)
+        statement = layout.read_statement(payload)
     except NotCanonical as error:
         raise Refused(_invalid(f"what it signs cannot be read ({error})")) from None
     if statement.subject[0].digest.sha256 != layout.package_digest(raw_digests):
         raise Refused(_invalid("it is over another list of digests"))
-    key_id = opened.key_ids[0]
-    return statement, key_id, [v.name for v in trusted if signing.key_id(v.key) == key_id]
+    return statement, signer
 
 
 def _invalid(what: str) -> Refusal:
@@ -238,7 +285,9 @@ def check_content(
     packed = sbom.packed_wheels(needed, {n: digests[f"{layout.WHEELS}{n}"] for n in needed.wheels})
     code = {path: digest for path, digest in digests.items() if path.startswith(layout.CODE)}
     content = sbom.Content(manifest, code, packed, sbom.wheel_paths(needed.needs[""]))
-    problem = sbom.check(archive.read(layout.SBOM, limits.PACKAGE_META_BYTES), content)
+    name = sbom_entry(archive)
+    check = spdx.check if name == layout.SPDX else sbom.check
+    problem = check(archive.read(name, limits.PACKAGE_META_BYTES), content)
     if problem is not None:
         raise Refused(problem)
     return packed

@@ -42,6 +42,8 @@ _ZIP_ERRORS = (
 )
 """What `zipfile` raises on bytes that are no sound zip."""
 
+_INACTIVE = "Development Status :: 7 - Inactive"
+
 _LINUX = re.compile(r"\A(?:linux|manylinux(?:\d+|_\d+_\d+)|musllinux_\d+_\d+)_(\w+)\Z")
 
 
@@ -75,6 +77,8 @@ class Wheel:
     licence: str | None
     licence_files: tuple[str, ...]
     author: str | None
+    inactive: bool
+    """It classifies itself as not developed any more."""
     members: dict[str, str]
     unpacked_bytes: int
 
@@ -186,6 +190,7 @@ def read_wheel(file_name: str, file: BinaryIO) -> Wheel:
             licence=licences.declared(raw),
             licence_files=tuple(sorted(e.filename for e in entries if licences.is_text(e.filename, info))),
             author=licences.author(raw),
+            inactive=_INACTIVE in raw.get("classifiers", []),
             members=members,
             unpacked_bytes=sum(e.file_size for e in entries),
         )

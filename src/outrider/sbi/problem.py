@@ -52,24 +52,21 @@ def problem(
     return _problem(status, cause, detail, extra, headers)
 
 
-def refusal_response(refusal: Refusal) -> Response:
-    """A refusal as ProblemDetails, with the challenge that a refused token needs."""
+def refusal_response(refusal: Refusal, *others: Refusal) -> Response:
+    """A refusal as ProblemDetails, with the challenge that a refused token needs.
+
+    Where there are several reasons, the first is the problem's cause, and all of them stand in `refusals`.
+    """
     challenge = _CHALLENGES.get(refusal.code)
     extra: dict[str, object] = {}
     if refusal.facts:
         extra["facts"] = refusal.facts
     if refusal.remedy:
         extra["remedy"] = refusal.remedy
+    if others:
+        extra["refusals"] = [refusal, *others]
     headers = [("www-authenticate", challenge)] if challenge else []
     return _problem(refusal.status, refusal.code, refusal.sentence, extra, headers)
-
-
-def refusals_response(reasons: Sequence[Refusal]) -> Response:
-    """A refusal with every reason: the first as the problem's cause, all of them in `refusals`."""
-    first = reasons[0]
-    if len(reasons) == 1:
-        return refusal_response(first)
-    return problem(first.status, first.code, first.sentence, facts=first.facts, remedy=first.remedy, refusals=reasons)
 
 
 def _problem(
@@ -90,22 +87,20 @@ class _Problem(msgspec.Struct):
     error: str = ""
     """`AccessTokenErr` of TS 29.510, which token endpoints send in place of ProblemDetails."""
     error_description: str = ""
+    refusals: list[Refusal] = []
+    """Every reason, where there are several."""
 
 
 _problem_decoder = msgspec.json.Decoder(_Problem)
 
 
-class _Refusals(msgspec.Struct):
-    refusals: list[Refusal] = []
-
-
 def refusals_from(response: Response, otherwise: str) -> list[Refusal]:
     """Every reason that a peer's error answer gives, the one that it is about first."""
+    first = refusal_from(response, otherwise)
     try:
-        more = msgspec.json.decode(response.body, type=_Refusals).refusals
+        return _problem_decoder.decode(response.body).refusals or [first]
     except msgspec.DecodeError:
-        more = []
-    return more or [refusal_from(response, otherwise)]
+        return [first]
 
 
 def refusal_from(response: Response, otherwise: str) -> Refusal:

@@ -9,7 +9,7 @@ import structlog
 from outrider.core.refusal import Refused
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Handler, Request, Response
-from outrider.sbi.problem import problem, refusals_response
+from outrider.sbi.problem import problem, refusal_response
 
 _log = structlog.get_logger(__name__)
 
@@ -100,7 +100,7 @@ async def guarded(handler: Handler, request: Request) -> Response:
     try:
         return await handler(request)
     except Refused as refused:
-        return refusals_response(refused.refusals)
+        return refusal_response(*refused.refusals)
     except msgspec.DecodeError as error:
         return problem(400, "INVALID_MSG_FORMAT", str(error))
     except Unreachable as error:

@@ -15,7 +15,7 @@ import msgspec
 
 from outrider.core.ids import NetworkId
 from outrider.core.manifest import Line
-from outrider.decide.policy import spdx
+from outrider.decide import spdx
 from outrider.decide.policy.decision import Outcome
 from outrider.decide.policy.invalid import Problem
 from outrider.decide.policy.request import Action
@@ -79,7 +79,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     licences: Names | None = None
     """Every component is under one of these SPDX licences, or offers one as a choice. One without a licence is not."""
     barred_licences: Names | None = None
-    """No component is under one of these SPDX licences without another choice."""
+    """No component is under one of these SPDX licences without another choice; with an exception it is, and a text that
+    is no expression is under each that it names."""
     barred_components: Names | None = None
     """No component has one of these names; patterns with `*`."""
     max_components: Annotated[int, msgspec.Meta(ge=0)] | None = None

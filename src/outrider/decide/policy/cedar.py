@@ -16,7 +16,7 @@ from typing import Any, cast, get_args
 import cedarpy
 
 from outrider.core.ids import NetworkId
-from outrider.decide.policy import spdx
+from outrider.decide import spdx
 from outrider.decide.policy.builtin import Rules
 from outrider.decide.policy.decision import Effect, Outcome, Reason
 from outrider.decide.policy.invalid import Problem
@@ -281,7 +281,8 @@ def _question(request: Request, rules: Rules) -> dict[str, Any]:
             "components": len(components),
             "names": sorted({c.name for c in components}),
             "licences": sorted({i for c in components for i in spdx.identifiers(c.licence)}),
-            "undeclared": sum(not c.licence for c in components),
+            "undeclared": sum(not spdx.declared(c.licence) for c in components),
+            "inactive": sum(c.inactive for c in components),
         }
     return {
         "principal": _network(request.partner),
@@ -298,6 +299,7 @@ def _entities(request: Request, rules: Rules) -> list[dict[str, Any]]:
         "version": request.version,
         "vendor": request.vendor,
         "licence": request.licence,
+        "exportClass": request.export_class,
         "nfTypes": list(request.nf_types),
         "dataCategories": list(request.data_categories),
     }

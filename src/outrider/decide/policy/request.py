@@ -15,6 +15,7 @@ import msgspec
 from outrider.core.contract import Contract
 from outrider.core.manifest import Manifest, Resources
 from outrider.core.permission import check_networks
+from outrider.core.supply import Component
 
 
 class Action(enum.StrEnum):
@@ -32,18 +33,20 @@ class Action(enum.StrEnum):
     """Every party: go on with a migration and the stay after it. Every second, and at once after a change."""
 
 
-class Component(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """One component of an SBOM; `licence` is an SPDX expression or a name, empty where none is declared."""
+class Part(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What a rule sees of a component; `licence` is an SPDX expression or a name, empty where none is declared."""
 
     name: str
     version: str = ""
     licence: str = ""
+    inactive: bool = False
+    """Its own metadata says that nobody works on it any more."""
 
 
 class Sbom(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """What the SBOM of the package says: the service's own code first, then the libraries."""
 
-    components: tuple[Component, ...] = ()
+    components: tuple[Part, ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +68,8 @@ class Request(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_
     vendor: str
     licence: str = "NOASSERTION"
     """Of the service's own code, as its manifest says."""
+    export_class: str = ""
+    """Under export control, as its manifest says; empty where it declares none."""
     package_digest: str = ""
     nf_types: tuple[str, ...] = ()
     data_categories: tuple[str, ...] = ()
@@ -125,7 +130,7 @@ def from_terms(
     role: Literal["source", "target", "giver", "home"],
     phase: str,
     now_ms: int,
-    sbom: Iterable[Component] | None = None,
+    components: Iterable[Component] | None = None,
     approved_by: str = "",
 ) -> Request:
     """The question about a contract and the package that it names."""
@@ -142,6 +147,7 @@ def from_terms(
         version=contract.version,
         vendor=manifest.vendor,
         licence=manifest.licence,
+        export_class=manifest.export_class,
         package_digest=contract.package_digest,
         nf_types=tuple(sorted({spec.nf_type for spec in manifest.nf_services})),
         data_categories=tuple(sorted(set(manifest.state_schema.categories.values()))),
@@ -156,7 +162,11 @@ def from_terms(
         end_ms=contract.window.end_ms,
         deadline_ms=contract.deadline_ms,
         resources=contract.resources,
-        sbom=None if sbom is None else Sbom(tuple(sbom)),
+        sbom=None if components is None else Sbom(tuple(map(_seen, components))),
         now_ms=now_ms,
         approved_by=approved_by,
     )
+
+
+def _seen(component: Component) -> Part:
+    return Part(component.name, component.version, component.licence or "", component.inactive)

@@ -6,10 +6,10 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from outrider.decide.policy import spdx
+from outrider.decide import spdx
 from outrider.decide.policy.builtin import TERMS, Rule, Rules, bounds
 from outrider.decide.policy.decision import Effect, Reason
-from outrider.decide.policy.request import Component, Request, Sbom
+from outrider.decide.policy.request import Part, Request, Sbom
 
 ABOUT_SBOM = frozenset({"licences", "barred_licences", "barred_components", "max_components"})
 """Terms that can be judged only when the package is here."""
@@ -227,7 +227,7 @@ def _within(hours: str, local: dt.datetime) -> bool:
 
 
 def _software(rule: Rule, sbom: Sbom) -> Iterator[Unmet]:
-    def no(code: str, key: str, why: str, found: list[Component]) -> Unmet:
+    def no(code: str, key: str, why: str, found: list[Part]) -> Unmet:
         named = ", ".join(_name(c) for c in found[:_NAMED])
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         bound = bounds(getattr(rule, key))
@@ -238,11 +238,11 @@ def _software(rule: Rule, sbom: Sbom) -> Iterator[Unmet]:
     components = sbom.components
     if rule.licences is not None:
         allowed = frozenset(rule.licences)
-        if found := [c for c in components if not spdx.met(c.licence, allowed.__contains__)]:
+        if found := [c for c in components if not spdx.met(c.licence, allowed)]:
             yield no("POLICY_LICENCE", "licences", "is under no licence that it takes", found)
     if rule.barred_licences is not None:
         barred = frozenset(rule.barred_licences)
-        if found := [c for c in components if not spdx.met(c.licence, lambda licence: licence not in barred)]:
+        if found := [c for c in components if spdx.barred_by(c.licence, barred)]:
             yield no("POLICY_LICENCE", "barred_licences", "is under a barred licence", found)
     if found := [c for c in components if _like(c.name, rule.barred_components or ())]:
         yield no("POLICY_COMPONENT", "barred_components", "is barred", found)
@@ -253,5 +253,5 @@ def _software(rule: Rule, sbom: Sbom) -> Iterator[Unmet]:
         yield Unmet("max_components", "POLICY_COMPONENT", many, str(len(components)), bound, less)
 
 
-def _name(component: Component) -> str:
+def _name(component: Part) -> str:
     return f"{component.name} {component.version} ({component.licence or 'no licence declared'})"

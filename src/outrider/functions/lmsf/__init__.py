@@ -24,12 +24,13 @@ negotiation   offers and contracts
 permissions   permissions and revocations, own and the partner's
 deployments   services that run here: installed, hosted, registered, kept alive
 catalogue     package archives: up, across and down in ranges, verified
+impact        what deploying a package would do to the network
 instances     NF instances of a deployed service, at the NRF
 keepers       the hosts' control API
 receipt       the signed word that everything is erased
 journal       what must survive a crash, in one SQLite file
 record        what is kept of migrations and services, and what goes to the partner
 clocks        the clock, and how far the partner's is away
-ports         what this function needs; signer and software implement two of it
+ports         what this function needs; signer, software and supply implement three of it
 ============= =====================================================================
 """

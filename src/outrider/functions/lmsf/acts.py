@@ -30,14 +30,14 @@ _WORKER_TRIES = 100
 
 
 async def fetch_package(r: Runner) -> None:
-    """Target: get the package from the source and verify it; it must be what contract, offer and policy say."""
+    """Target: get the package from the source and verify it; it must be what was offered, and hosted here."""
     contract, record = r.contract, r.record
     package = await r.tools.catalogue.fetch(contract.package_digest, record.package_bytes, r.partner)
     if package.sbom_digest != contract.sbom_digest:
         raise Refused(Refusal("SBOM_MISMATCH", "The package's SBOM is not the one that the contract names."))
     if package.manifest != record.manifest:
         raise Refused(Refusal("MANIFEST_MISMATCH", "The package's manifest is not the one that was offered."))
-    if reasons := await r.allowed(Action.HOST):  # again: its SBOM is known by now
+    if reasons := await r.allowed(Action.HOST):  # again: its components are known by now
         raise Refused(*reasons)
 
 

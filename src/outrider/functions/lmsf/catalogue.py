@@ -16,12 +16,14 @@ import msgspec
 
 from outrider.core import limits
 from outrider.core.audit import LMSF, Entry
+from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal, Refused
-from outrider.decide.policy.request import Component
+from outrider.core.supply import Component, Finding, SoftwareFacts
 from outrider.functions.lmsf.journal import Journal
-from outrider.functions.lmsf.ports import Clock, Partners, Software, Verified
+from outrider.functions.lmsf.ports import Clock, Partners, Software, Supply, Verified
 from outrider.functions.lmsf.record import Package
 from outrider.functions.lmsf.unbroken import Unbroken
+from outrider.package.sbom import ROOT, root_purl
 from outrider.sbi.client import Unreachable
 from outrider.sbi.http import Request, Response
 from outrider.sbi.problem import refusal_from
@@ -56,7 +58,15 @@ def check_digest(digest: str) -> str:
 class Catalogue:
     """Archives under one folder: `DIGEST.lms`, and parts of those that are coming."""
 
-    def __init__(self, folder: Path, journal: Journal, software: Software, partners: Partners, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        journal: Journal,
+        software: Software,
+        partners: Partners,
+        clock: Clock,
+        supply: Supply | None = None,
+    ) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = journal
@@ -64,11 +74,15 @@ class Catalogue:
         self._partners = partners
         self._clock = clock
         self._unbroken = Unbroken()
+        self._supply = supply
         self._packages: dict[str, Package] = {}
-        self._bills: dict[str, tuple[Component, ...]] = {}
+        self._facts: dict[str, SoftwareFacts] = {}
         for body in journal.all("package"):
             package = msgspec.json.decode(body, type=Package)
             self._packages[package.digest] = package
+        for body in journal.all("software"):
+            facts = msgspec.json.decode(body, type=SoftwareFacts)
+            self._facts[facts.package_digest] = facts
 
     def tidy(self, fetching: set[str]) -> None:
         """Delete what a crash has left: archives that were not taken in, and fetched parts that nobody goes on with."""
@@ -89,21 +103,15 @@ class Catalogue:
         """One package."""
         return self._packages.get(digest)
 
-    async def bill(self, digest: str) -> tuple[Component, ...] | None:
-        """The components of a package, as its SBOM says; None if the package is not here.
+    async def components(self, digest: str) -> tuple[Component, ...] | None:
+        """What is in a package, the service's own code first, then the libraries; None if the package is not here.
 
         Raises:
-            Refused: the SBOM cannot be read any more.
+            Refused: it is not known yet, and the archive is not what was verified once.
         """
-        package = self._packages.get(digest)
-        if package is None:
+        if digest not in self._packages:
             return None
-        if digest not in self._bills:
-            read = await asyncio.to_thread(self._software.bill, self.archive(digest), package.sbom_digest)
-            if isinstance(read, Refusal):
-                raise Refused(read)
-            self._bills[digest] = read
-        return self._bills[digest]
+        return tuple(c for c in (await self.facts(digest)).components if c.ref != ROOT)
 
     def archive(self, digest: str) -> Path:
         """Where the archive of a package lies."""
@@ -189,11 +197,14 @@ class Catalogue:
 
     async def _take(self, part: Path, origin: str, expected: str | None = None) -> Package:
         """Verify an archive that has come and keep it."""
-        verified = await asyncio.to_thread(self._checked, part, expected)
+        verified = await asyncio.to_thread(self._checked, part, origin, expected)
         if isinstance(verified, Refusal):
             raise Refused(verified)
-        known = self.get(verified.digest)
+        known, facts = self.get(verified.digest), facts_of(verified)
         if known is not None and (origin or not known.origin):
+            if self._facts.get(known.digest) != facts:  # the same package, signed by another key
+                known = msgspec.structs.replace(known, vendor_key_id=verified.vendor_key_id)
+                await self._keep(known, facts, _taken(known))
             return known
         package = Package(
             digest=verified.digest,
@@ -204,31 +215,105 @@ class Catalogue:
             origin=origin,
             onboarded_ms=self._clock.now_ms(),
         )
-        taken = Entry(
-            LMSF,
-            "decision",
-            f"Package {package.manifest.service} {package.manifest.version} is verified and taken.",
-            "package, digests and vendor's signature",
-            subject={"package": package.digest, "sbom": package.sbom_digest},
-            facts={"origin": origin or "own operator", "vendorKeyId": package.vendor_key_id},
-        )
-        await self._journal.put("package", package.digest, msgspec.json.encode(package), audit=[taken])
-        self._packages[package.digest] = package
+        await self._keep(package, facts, _taken(package))
         return package
 
-    def _checked(self, part: Path, expected: str | None) -> Verified | Refusal:
-        """Verify, and put the archive in its place; a refused one is deleted, since it is not what it should be."""
+    async def _keep(self, package: Package, facts: SoftwareFacts, audit: Entry) -> None:
+        await self._journal.put("software", package.digest, msgspec.json.encode(facts))
+        await self._journal.put("package", package.digest, msgspec.json.encode(package), audit=[audit])
+        self._facts[package.digest] = facts
+        self._packages[package.digest] = package
+
+    def _checked(self, part: Path, origin: str, expected: str | None) -> Verified | Refusal:
+        """Verify, and put the archive in its place; a refused one is deleted, since it is not what it should be.
+
+        What this operator's own upload is like is judged here; a partner's package is judged with its migration.
+        """
         verified = self._software.verify(part)
         if not isinstance(verified, Refusal) and expected not in (None, verified.digest):
             verified = _damaged(verified.digest, expected or "")
         if isinstance(verified, Refusal):
             part.unlink()
-        else:
-            os.replace(part, self.archive(verified.digest))
+            return verified
+        reasons = self._supply.judge(facts_of(verified)) if self._supply is not None and not origin else []
+        if reasons:
+            part.unlink()
+            raise Refused(*reasons)
+        os.replace(part, self.archive(verified.digest))
         return verified
 
+    async def facts(self, digest: str) -> SoftwareFacts:
+        """What supply chain decisions need of a package; one from before these were kept is verified again for it."""
+        known = self._facts.get(digest)
+        if known is None:
+            if self.get(digest) is None:
+                raise Refused(_unknown(digest))
+            verified = await asyncio.to_thread(self._software.verify, self.archive(digest))
+            if isinstance(verified, Refusal):
+                raise Refused(verified)
+            known = self._facts[digest] = facts_of(verified)
+            await self._journal.put("software", digest, msgspec.json.encode(known))
+        return known
+
+    async def against(self, digest: str, handed_to: str | None = None) -> list[Refusal]:
+        """Every reason of this operator against a package now, or against handing it to a network."""
+        if self._supply is None:
+            return []
+        return await asyncio.to_thread(self._supply.judge, await self.facts(digest), handed_to=handed_to)
+
+    async def findings(self, digest: str) -> list[Finding]:
+        """Known vulnerabilities in a package."""
+        if self._supply is None:
+            return []
+        return await asyncio.to_thread(self._supply.findings, await self.facts(digest))
+
+    def revoked(self, digest: str) -> list[Refusal]:
+        """Every revocation of a package that may be running."""
+        facts = self._facts.get(digest)
+        return [] if self._supply is None or facts is None else self._supply.revoked(facts)
+
+    async def hosting(self, manifest: Manifest, package_digest: str, sbom_digest: str) -> list[Refusal]:
+        """Every reason against software that a partner offers, by all that is known of it: more once it has come."""
+        withdrawn = [r for r in (self._withdrawn(package_digest),) if r is not None]
+        if self._supply is None:
+            return withdrawn
+        known = self.get(package_digest) is not None
+        facts = await self.facts(package_digest) if known else _before(manifest, package_digest, sbom_digest)
+        return withdrawn + await asyncio.to_thread(self._supply.judge, facts)
+
+    def usable(self, digest: str) -> Refusal | None:
+        """Why nothing new may begin with a package: this operator withdrew it, or it was revoked."""
+        return self._withdrawn(digest) or next(iter(self.revoked(digest)), None)
+
+    def _withdrawn(self, digest: str) -> Refusal | None:
+        package = self.get(digest)
+        if package is not None and package.withdrawn_ms:
+            because = f": {package.withdrawn_why}" if package.withdrawn_why else ""
+            return Refusal(
+                "PACKAGE_WITHDRAWN",
+                f"{package.manifest.service} {package.manifest.version} was withdrawn from the catalogue{because}.",
+                {"packageDigest": digest, "withdrawnMs": str(package.withdrawn_ms)},
+                "Use another version; or delete the package and onboard it anew.",
+                status=409,
+            )
+        return None
+
+    async def withdraw(self, digest: str, why: str) -> Package:
+        """Begin nothing new with a package; what runs from it goes on. Again is the same, with the first reason."""
+        package = self.get(digest)
+        if package is None:
+            raise Refused(_unknown(digest))
+        if not package.withdrawn_ms:
+            package = msgspec.structs.replace(package, withdrawn_ms=self._clock.now_ms(), withdrawn_why=why)
+            await self._journal.put("package", digest, msgspec.json.encode(package))
+            self._packages[digest] = package
+        return package
+
     async def fetch(self, digest: str, size: int, partner: str) -> Package:
-        """Get an archive from a partner's catalogue, from where an earlier try stopped, and take it in."""
+        """Get an archive from a partner's catalogue, from where an earlier try stopped, and verify it.
+
+        Whether this operator hosts it is the caller's question (`judging`).
+        """
         if size > limits.PACKAGE_BYTES:
             raise Refused(_too_large(size))
         known = self.get(digest)
@@ -273,11 +358,58 @@ class Catalogue:
             await self.drop(digest)
 
     async def _drop(self, digest: str) -> None:
-        self._bills.pop(digest, None)
         if self._packages.pop(digest, None) is not None:
             await self._journal.drop("package", digest)
+            self._facts.pop(digest, None)
+            await self._journal.drop("software", digest)
         for path in (self.archive(digest), self._fetching(digest)):
             path.unlink(missing_ok=True)
+
+
+def facts_of(verified: Verified) -> SoftwareFacts:
+    """What supply chain decisions need of a verified package."""
+    return SoftwareFacts(
+        service=verified.manifest.service,
+        version=verified.manifest.version,
+        package_digest=verified.digest,
+        sbom_digest=verified.sbom_digest,
+        vendor=verified.manifest.vendor,
+        signer=(verified.vendor_key_id, *verified.certificates),
+        export_class=verified.manifest.export_class,
+        components=verified.components,
+    )
+
+
+def _taken(package: Package) -> Entry:
+    return Entry(
+        LMSF,
+        "decision",
+        f"Package {package.manifest.service} {package.manifest.version} is verified and taken.",
+        "package, digests and vendor's signature",
+        subject={"package": package.digest, "sbom": package.sbom_digest},
+        facts={"origin": package.origin or "own operator", "vendorKeyId": package.vendor_key_id},
+    )
+
+
+def _before(manifest: Manifest, package_digest: str, sbom_digest: str) -> SoftwareFacts:
+    """What is known of a package before it has come: nothing of its libraries."""
+    itself = Component(
+        ref=ROOT,
+        name=manifest.service,
+        version=manifest.version,
+        purl=root_purl(manifest),
+        licence=None if manifest.licence == "NOASSERTION" else manifest.licence,
+        supplier=manifest.vendor,
+    )
+    return SoftwareFacts(
+        service=manifest.service,
+        version=manifest.version,
+        package_digest=package_digest,
+        sbom_digest=sbom_digest,
+        vendor=manifest.vendor,
+        export_class=manifest.export_class,
+        components=(itself,),
+    )
 
 
 def check_room(where: Path, more: int) -> None:

@@ -19,9 +19,11 @@ import msgspec
 import structlog
 
 from outrider.core import limits
+from outrider.core.ids import NetworkId
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf.catalogue import Catalogue
+from outrider.functions.lmsf.impact import Impact, impact
 from outrider.functions.lmsf.instances import HEARTBEAT_S, Instances
 from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.ports import Clock, Host, HostFailed, Hosts, HostSpec, StoreLost
@@ -177,12 +179,29 @@ class Deployments:
             return known
         if known is not None and (known.state not in DOWN or known.migration_id is not None):
             return _exists(known)
-        reasons = fits(package.manifest, self._nf_types)
+        unusable = self._catalogue.usable(package.digest)
+        reasons = [unusable] if unusable is not None else fits(package.manifest, self._nf_types)
         if reasons:
             return reasons[0]
         deployment = await self.prepare(package, home=self._network)
         self._work(deployment.service, self._bring_up)
         return deployment
+
+    async def impact(self, package: Package) -> Impact:
+        """What deploying a package here would do; nothing is done."""
+        unusable = self._catalogue.usable(package.digest)
+        reasons = [*([unusable] if unusable is not None else []), *fits(package.manifest, self._nf_types)]
+        known = self._all.get(package.manifest.service)
+        if known is not None:
+            reasons.append(_exists(known))
+        return impact(
+            package.manifest,
+            package.digest,
+            package.size_bytes,
+            NetworkId.parse(self._network),
+            await self._instances.known(),
+            [str(reason) for reason in reasons],
+        )
 
     async def remove(self, service: str) -> Deployment | Refusal:
         """End a service of this operator and delete its state; migrations are checked by the caller."""

@@ -36,7 +36,7 @@ from outrider.functions.lmsf.keepers import Keepers
 from outrider.functions.lmsf.negotiation import Negotiation, Wanted
 from outrider.functions.lmsf.permissions import Permissions
 from outrider.functions.lmsf.policies import Applied, Case, Policies
-from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, PolicyFiles, Signer, Software
+from outrider.functions.lmsf.ports import Clock, Hosts, Inner, Partner, Partners, PolicyFiles, Signer, Software, Supply
 from outrider.functions.lmsf.record import Exchange, Migration, Offer, role_of
 from outrider.functions.lmsf.runner import Runner, Tools
 from outrider.functions.lmsf.witness import Witness
@@ -72,6 +72,7 @@ class Lmsf:
         signer: Signer,
         software: Software,
         policy: PolicyFiles | None = None,
+        supply: Supply | None = None,
         clock: Clock | None = None,
         journal: Callable[[Path, str, Clock], Journal] = Journal,
     ) -> None:
@@ -85,7 +86,7 @@ class Lmsf:
         self.calls = Calls(self.network, self.journal, self.clock)
         self.hosts = hosts
         self.keepers = Keepers(inner, hosts)
-        self.catalogue = Catalogue(folder / "packages", self.journal, software, partners, self.clock)
+        self.catalogue = Catalogue(folder / "packages", self.journal, software, partners, self.clock, supply)
         self.permissions = Permissions(self.network, self.journal, signer, partners, self.clock)
         self.deployments = Deployments(
             self.network,
@@ -206,6 +207,7 @@ class Lmsf:
             and r.row.role.leads
             and r.row.phase is Phase.PREPARING
             and r.contract.package_digest == package_digest
+            and self.catalogue.usable(package_digest) is None
             for r in self._runners.values()
         )
 
@@ -215,7 +217,7 @@ class Lmsf:
         """Begin a migration of a service of this network; refused at once for what is known here alone.
 
         Raises:
-            Refused: this operator's policy does not let it go; with every reason.
+            Refused: this operator's supply rules or policy do not let it go; with every reason.
         """
         deployment = self.deployments.get(wanted.service)
         if deployment is None or deployment.migration_id is not None:
@@ -238,6 +240,9 @@ class Lmsf:
             return Refusal(
                 "PACKAGE_UNKNOWN", f"The package of {wanted.service} is gone from the catalogue.", status=404
             )
+        unusable = self.catalogue.usable(package.digest)
+        if unusable is not None:
+            return unusable
         status = await self.keepers.status(wanted.service)
         busy = self._busy(wanted.service, source, wanted.target)
         if busy is not None:
@@ -255,9 +260,10 @@ class Lmsf:
             return too_many
         role = role_of(self.network, contract)
         case = Case(contract.contract_id, contract, package.manifest, role, Phase.NEGOTIATING)
+        against = await self.catalogue.against(package.digest, handed_to=wanted.target)
         decision = await self.policies.judge(Action.ONWARD if contract.onward else Action.SEND, case)
-        if decision.verdict is Verdict.REFUSE:
-            raise Refused(*decision.told(self.network))
+        if against or decision.verdict is Verdict.REFUSE:
+            raise Refused(*against, *decision.told(self.network))
         offer = negotiation.offer(contract, package, self.signer)
         return await self._create(
             offer, contract, wanted.target, store_id=status.store_id, digest_key=status.digest_key

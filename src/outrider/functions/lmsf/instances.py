@@ -109,6 +109,19 @@ class Instances:
                 timer = min(timer, msgspec.json.decode(response.body, type=_Timer).heart_beat_timer or timer)
         return timer
 
+    async def known(self) -> list[dict[str, Any]]:
+        """Profiles of every NF instance that the NRF has; one that goes meanwhile is left out."""
+        listed = await self._inner.request("GET", self._root, scope=SCOPE, target_nf_type="NRF")
+        if listed.status != 200:
+            raise Refused(refusal_from(listed, "The NRF does not list its NF instances."))
+        found = []
+        for link in msgspec.json.decode(listed.body, type=_UriList).links.item:
+            identity = link.href.rpartition("/")[2]
+            answer = await self._inner.request("GET", f"{self._root}/{identity}", scope=SCOPE, target_nf_type="NRF")
+            if answer.status == 200:
+                found.append(msgspec.json.decode(answer.body, type=dict[str, Any]))
+        return found
+
     async def heartbeat(self, deployment: Deployment) -> bool:
         """Keep every instance alive; False if the NRF has forgotten one, so that it must be registered again."""
         patch = [{"op": "replace", "path": "/nfStatus", "value": deployment.nf_status}]
@@ -130,3 +143,15 @@ class Instances:
 
 class _Timer(msgspec.Struct, rename="camel"):
     heart_beat_timer: int = 0
+
+
+class _Link(msgspec.Struct):
+    href: str
+
+
+class _Links(msgspec.Struct):
+    item: list[_Link] = []
+
+
+class _UriList(msgspec.Struct):
+    links: _Links = msgspec.field(name="_links", default_factory=_Links)

@@ -23,7 +23,9 @@ from outrider.store.faults import fault
 
 T = TypeVar("T")
 
-Kind = Literal["migration", "deployment", "package", "permission", "revocation", "store", "anew", "approval"]
+Kind = Literal[
+    "migration", "deployment", "package", "software", "permission", "revocation", "store", "anew", "approval"
+]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS document (

@@ -2,9 +2,9 @@
 
 There is one round: a network takes the terms or refuses with every reason. It checks what can be known before
 anything moves: that the offer is signed by the partner that sends it, and that this engine covers the terms; what its
-operator's policy says is asked beside it (`policies`). A target checks that it has the NF types, the machine and the
-room; where another network than home is the source, that one checks that it hosts the service, and both that they are
-partners of each other.
+operator says to the software and to the whole is asked beside it (`judging`). A target checks that it has the NF types,
+the machine and the room; where another network than home is the source, that one checks that it hosts the service, and
+both that they are partners of each other.
 """
 
 import shutil

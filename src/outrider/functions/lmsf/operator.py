@@ -12,7 +12,7 @@ from outrider.functions.lmsf.catalogue import archive_range, byte_range, check_d
 from outrider.functions.lmsf.engine import Lmsf
 from outrider.functions.lmsf.images import Restore
 from outrider.functions.lmsf.negotiation import Wanted
-from outrider.functions.lmsf.record import Deployment
+from outrider.functions.lmsf.record import Deployment, Package
 from outrider.functions.lmsf.runner import Runner
 from outrider.sbi.http import Handler, Request, Response
 from outrider.sbi.problem import json_response, refusal_response
@@ -60,6 +60,8 @@ def routes(lmsf: Lmsf, add: Add) -> None:
     add("GET", f"{_CATALOGUE}/packages/{{packageDigest}}", api.package)
     add("DELETE", f"{_CATALOGUE}/packages/{{packageDigest}}", api.drop_package)
     add("GET", f"{_CATALOGUE}/packages/{{packageDigest}}/archive", api.archive)
+    add("GET", f"{_CATALOGUE}/packages/{{packageDigest}}/impact", api.impact)
+    add("POST", f"{_CATALOGUE}/packages/{{packageDigest}}/withdraw", api.withdraw)
     add("POST", f"{_CATALOGUE}/deployments", api.deploy)
     add("GET", f"{_CATALOGUE}/deployments", api.services)
     add("GET", f"{_CATALOGUE}/deployments/{{service}}", api.service)
@@ -113,18 +115,43 @@ class Operator:
         """Verify an upload that has come whole, and take it into the catalogue."""
         wanted = msgspec.json.decode(request.body, type=_Onboard)
         package = await self._lmsf.catalogue.onboard(wanted.sha256)
-        return json_response(201, package, [("location", f"{_CATALOGUE}/packages/{package.digest}")])
+        where = [("location", f"{_CATALOGUE}/packages/{package.digest}")]
+        return json_response(201, self._package(package), where)
 
     async def packages(self, request: Request) -> Response:
         """Every package."""
-        return json_response(200, {"packages": self._lmsf.catalogue.all()})
+        return json_response(200, {"packages": [self._package(p) for p in self._lmsf.catalogue.all()]})
+
+    def _package(self, package: Package) -> shown.PackageInfo:
+        lmsf = self._lmsf
+        return shown.package(package, lmsf.network, lmsf.permissions, lmsf.deployments, lmsf.all())
+
+    def _find_package(self, digest: str) -> Package:
+        package = self._lmsf.catalogue.get(digest)
+        if package is None:
+            raise Refused(Refusal("PACKAGE_UNKNOWN", "The catalogue has no such package.", status=404))
+        return package
 
     async def package(self, request: Request) -> Response:
-        """One package."""
-        package = self._lmsf.catalogue.get(request.params["packageDigest"])
-        if package is None:
-            return refusal_response(Refusal("PACKAGE_UNKNOWN", "The catalogue has no such package.", status=404))
-        return json_response(200, package)
+        """One package, with what speaks against it now."""
+        package = self._find_package(request.params["packageDigest"])
+        against = await self._lmsf.catalogue.against(package.digest)
+        try:
+            findings = await self._lmsf.catalogue.findings(package.digest)
+        except Refused:  # it stands in `against` that what is known cannot be read
+            findings = []
+        return json_response(200, msgspec.structs.replace(self._package(package), against=against, findings=findings))
+
+    async def impact(self, request: Request) -> Response:
+        """What deploying a package here would do; nothing is done."""
+        package = self._find_package(request.params["packageDigest"])
+        return json_response(200, await self._lmsf.deployments.impact(package))
+
+    async def withdraw(self, request: Request) -> Response:
+        """Begin nothing new with a package; what runs from it goes on."""
+        stop = msgspec.json.decode(request.body or b"{}", type=_Back)
+        package = await self._lmsf.catalogue.withdraw(request.params["packageDigest"], stop.sentence)
+        return json_response(200, self._package(package))
 
     async def drop_package(self, request: Request) -> Response:
         """Delete a package that nothing runs from."""
@@ -142,9 +169,10 @@ class Operator:
     async def deploy(self, request: Request) -> Response:
         """Run a package of this operator."""
         wanted = msgspec.json.decode(request.body, type=_Deploy)
-        package = self._lmsf.catalogue.get(wanted.package_digest)
-        if package is None:
-            return refusal_response(Refusal("PACKAGE_UNKNOWN", "The catalogue has no such package.", status=404))
+        package = self._find_package(wanted.package_digest)
+        against = await self._lmsf.catalogue.against(package.digest)
+        if against:
+            return refusal_response(*against)
         deployment = await self._lmsf.deployments.deploy(package)
         if isinstance(deployment, Refusal):
             return refusal_response(deployment)
@@ -189,7 +217,8 @@ class Operator:
         return json_response(202, self._shown(begun))
 
     def _shown(self, deployment: Deployment) -> shown.ServiceInfo:
-        return shown.service(deployment, self._lmsf.deployments, self._lmsf.anew)
+        against = self._lmsf.catalogue.revoked(deployment.package_digest)
+        return shown.service(deployment, self._lmsf.deployments, self._lmsf.anew, against)
 
     async def save(self, request: Request) -> Response:
         """Begin to save a service at rest."""

@@ -16,7 +16,7 @@ from outrider.functions.lmsf.runner import Runner
 from outrider.functions.lmsf.witness import SignedHead
 from outrider.protocol.phase import Phase
 from outrider.sbi.http import Handler, Request, Response
-from outrider.sbi.problem import json_response, problem, refusal_response, refusals_response
+from outrider.sbi.problem import json_response, problem, refusal_response
 
 _NEGOTIATION = "/nlmsf-negotiation/v1"
 
@@ -55,7 +55,7 @@ class FromPartner:
             return refusal_response(Refusal("PARTNER_UNKNOWN", f"{self._network} is no partner of this network."))
         answer = await self._lmsf.offered(offer, sender)
         if isinstance(answer, list):
-            return refusals_response(answer)
+            return refusal_response(*answer)
         if answer.row.phase is Phase.NEGOTIATING:
             if answer.awaited is not None:
                 return refusal_response(answer.awaited)

@@ -179,7 +179,7 @@ class Policies:
             role=case.role.value,
             phase=case.phase.value,
             now_ms=self._clock.now_ms(),
-            sbom=await self._catalogue.bill(case.contract.package_digest),
+            components=await self._catalogue.components(case.contract.package_digest),
             approved_by=self.approvals.approved_by(case.migration_id),
         )
         decision = decide(self._policy, request)
@@ -191,6 +191,10 @@ class Policies:
             log.exception("policy.not-kept", migration=case.migration_id)  # a full disk keeps no stay alive
         return decision
 
+    def told(self, decision: Decision) -> list[Refusal]:
+        """What is against an action, as partners get it; an approval that is missing is one of the reasons."""
+        return decision.told(self._network)
+
     async def awaited(self, case: Case, decision: Decision) -> list[Refusal]:
         """What is against an action, once a human has decided where the policy asks for one.
 
@@ -198,7 +202,7 @@ class Policies:
             Refused: nobody has decided yet (`APPROVAL_PENDING`, 503); to be asked again.
         """
         if decision.verdict is not Verdict.APPROVAL:
-            return decision.told(self._network)
+            return self.told(decision)
         contract = case.contract
         wait_ms = round(self._policy.rules.approval_hours * 3_600_000)
         return [*await self.approvals.ask(case.migration_id, contract, case.partner, decision, wait_ms)]

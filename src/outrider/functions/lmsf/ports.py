@@ -14,7 +14,7 @@ import msgspec
 
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
-from outrider.decide.policy.request import Component
+from outrider.core.supply import Component, Finding, SoftwareFacts
 from outrider.sbi.http import Response
 from outrider.store.image import StoreFacts
 from outrider.store.port import StoreMark
@@ -232,19 +232,33 @@ class Verified:
     sbom_digest: str
     size_bytes: int
     vendor_key_id: str = ""
+    certificates: tuple[str, ...] = ()
+    """SHA-256 of each certificate that vouches for the vendor's key."""
+    components: tuple[Component, ...] = ()
+    """What is in it, from its bytes."""
 
 
 class Software(Protocol):
-    """Packages: checked and unpacked. All calls block; they run in a thread. (`software.PackageSoftware`.)"""
+    """Packages: checked and unpacked. Both calls block; they run in a thread. (`software.PackageSoftware`.)"""
 
     def verify(self, archive: Path) -> Verified | Refusal:
         """Check structure, signature, digests and SBOM; the first reason if it is not accepted."""
 
-    def bill(self, archive: Path, sbom_digest: str) -> tuple[Component, ...] | Refusal:
-        """The components that the SBOM of a verified package names, if it is still the one with that digest."""
-
     def install(self, archive: Path, folder: Path) -> Path | Refusal:
         """Verify again and unpack below `folder` so that a worker can run it; twice is once. The package's folder."""
+
+
+class Supply(Protocol):
+    """What this operator demands of software. (`supply.OperatorSupply`.)"""
+
+    def judge(self, facts: SoftwareFacts, *, handed_to: str | None = None) -> list[Refusal]:
+        """Every reason against taking a package in, or handing it to a network. Blocks: it runs in a thread."""
+
+    def revoked(self, facts: SoftwareFacts) -> list[Refusal]:
+        """Every revocation of a package that may be running; quick."""
+
+    def findings(self, facts: SoftwareFacts) -> list[Finding]:
+        """Known vulnerabilities in a package. Blocks. Raises `Refused` if what is known cannot be read."""
 
 
 class Clock(Protocol):

@@ -198,6 +198,9 @@ class Package(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     origin: str = ""
     """The partner it was fetched from; empty if this operator onboarded it."""
     onboarded_ms: int = 0
+    withdrawn_ms: int = 0
+    """When this operator withdrew it; nothing new begins with it then. 0: it did not."""
+    withdrawn_why: str = ""
 
 
 class Offer(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

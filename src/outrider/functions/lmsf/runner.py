@@ -8,7 +8,7 @@ partner where this side stands (`teller`), one looks at clocks, permissions and 
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from outrider.core.contract import Contract
 from outrider.core.refusal import Refusal, Refused
 from outrider.decide.policy.decision import Decision
 from outrider.decide.policy.request import Action
-from outrider.functions.lmsf import audited
+from outrider.functions.lmsf import audited, judging
 from outrider.functions.lmsf.catalogue import Catalogue
 from outrider.functions.lmsf.deployments import Deployments, host_failed
 from outrider.functions.lmsf.journal import Journal, Logged
@@ -465,8 +465,11 @@ class Runner:
         """Without every permission nothing starts, and nothing goes on serving at the target."""
         if self.row.phase.rank < Phase.PREPARING.rank or self.over:
             return
-        verdict = self.tools.permissions.judge(self.contract, self.record.manifest, instances=1)
-        if not isinstance(verdict, list):
+        permitted = self.tools.permissions.judge(self.contract, self.record.manifest, instances=1)
+        # A permission is over the software as it was trusted then; revoked software has none, whoever signed.
+        verdict = self.tools.catalogue.revoked(self.contract.package_digest)
+        verdict += permitted if isinstance(permitted, list) else []
+        if not verdict:
             return
         first = verdict[0]
         ended = machine.TermsEnded(self.ending(first.code, first.sentence, by=first.facts.get("network")))
@@ -482,7 +485,8 @@ class Runner:
         stop = False
         try:
             decision = await self.judged(Action.STAY)
-            reasons, stop = decision.told(self.tools.network), decision.outcome == "abort"
+            reasons = [*await judging.software(self.tools.catalogue, self._case()), *decision.told(self.tools.network)]
+            stop = decision.outcome == "abort"
         except Refused as refused:  # the facts cannot be had, so it cannot be allowed
             reasons = list(refused.refusals)
         if not reasons:
@@ -494,13 +498,13 @@ class Runner:
         """What this operator's policy says to an action of this migration, now."""
         return await self.tools.policies.judge(action, self._case())
 
-    async def allowed(self, action: Action) -> list[Refusal]:
-        """What this operator's policy has against an action, once a human has decided where it asks for one.
+    async def allowed(self, action: Action, terms: Sequence[Refusal] = ()) -> list[Refusal]:
+        """What this operator has against an action (`judging`), once a human has decided where its policy asks for one.
 
         Raises:
             Refused: nobody has decided yet (503); to be tried again.
         """
-        return await self.tools.policies.awaited(self._case(), await self.judged(action))
+        return await judging.against(self.tools.catalogue, self.tools.policies, self._case(), action, terms)
 
     def _case(self) -> Case:
         return Case(self.id, self.contract, self.record.manifest, self.row.role, self.row.phase)

@@ -1,14 +1,18 @@
 """How the operator's APIs show migrations and services: the same sentences everywhere."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import msgspec
 
 from outrider.core.loss import Loss
+from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
+from outrider.core.supply import Finding
 from outrider.functions.lmsf.anew import Anew
 from outrider.functions.lmsf.deployments import Deployments
-from outrider.functions.lmsf.record import BegunAnew, Deployment, Instance, Progress, View
+from outrider.functions.lmsf.permissions import Permissions
+from outrider.functions.lmsf.record import BegunAnew, Deployment, Instance, Package, Progress, View
 from outrider.functions.lmsf.runner import Runner
 from outrider.protocol.phase import Ending, Fact, Phase, Role
 
@@ -143,6 +147,8 @@ class ServiceInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     keeper_instance_id: str
     migration_id: str | None
     refusal: Refusal | None
+    against: list[Refusal]
+    """Why nobody should run this software any more: revocations of its package or its signer."""
     begun_anew: list[BegunAnew]
     """Each time that it began again with nothing, because its store was lost."""
     created_ms: int
@@ -158,9 +164,12 @@ _STATES = {
 }
 
 
-def service(deployment: Deployment, deployments: Deployments, anew: Anew) -> ServiceInfo:
+def service(deployment: Deployment, deployments: Deployments, anew: Anew, against: list[Refusal]) -> ServiceInfo:
     """What there is to know of a service here, but for its keeper's own numbers."""
     host = deployments.host(deployment.service)
+    sentence = deployment.refusal.sentence if deployment.refusal is not None else _STATES[deployment.state]
+    if against:
+        sentence += f"; but {against[0].sentence}"
     return ServiceInfo(
         service=deployment.service,
         version=deployment.version,
@@ -169,7 +178,7 @@ def service(deployment: Deployment, deployments: Deployments, anew: Anew) -> Ser
         home=deployment.home,
         hosted=deployment.migration_id is not None,
         state=deployment.state,
-        sentence=deployment.refusal.sentence if deployment.refusal is not None else _STATES[deployment.state],
+        sentence=sentence,
         nf_status=deployment.nf_status,
         instances=deployment.instances,
         api_root=host.api_root if host is not None else None,
@@ -178,8 +187,111 @@ def service(deployment: Deployment, deployments: Deployments, anew: Anew) -> Ser
         keeper_instance_id=deployment.keeper_instance_id,
         migration_id=deployment.migration_id,
         refusal=deployment.refusal,
+        against=against,
         begun_anew=anew.of(deployment.service),
         created_ms=deployment.created_ms,
+    )
+
+
+class PermittedBy(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Somebody's permission over a package."""
+
+    network: str
+    permission_id: str
+    source: str
+    target: str
+    state: str
+
+
+class RunsAt(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A place where a package runs, or is on its way to."""
+
+    network: str
+    service: str
+    state: str
+    """Of the host here; at a partner the phase of the migration."""
+    migration_id: str | None = None
+
+
+class PackageInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A package as its operator sees it."""
+
+    digest: str
+    sbom_digest: str
+    manifest: Manifest
+    size_bytes: int
+    vendor_key_id: str
+    origin: str
+    onboarded_ms: int
+    published_by: str
+    """The vendor who signed it."""
+    state: Literal["ONBOARDED", "ENABLED", "IN_USE", "WITHDRAWN"]
+    sentence: str
+    permitted_by: list[PermittedBy]
+    runs_at: list[RunsAt]
+    withdrawn_ms: int
+    withdrawn_why: str
+    against: list[Refusal] = []
+    """Every reason of this operator against it now; of one package only, since it takes time."""
+    findings: list[Finding] = []
+    """Known vulnerabilities; of one package only."""
+
+
+def package(
+    found: Package,
+    network: str,
+    permissions: Permissions,
+    deployments: Deployments,
+    migrations: Iterable[Runner],
+) -> PackageInfo:
+    """What there is to know of a package here, but for what speaks against it."""
+    permitted = [
+        PermittedBy(
+            network=view.permission.signer,
+            permission_id=view.id,
+            source=view.permission.source,
+            target=view.permission.target,
+            state=view.state,
+        )
+        for view in permissions.all()
+        if view.permission.package_digest == found.digest
+    ]
+    runs = [
+        RunsAt(network=network, service=d.service, state=d.state, migration_id=d.migration_id)
+        for d in deployments.all()
+        if d.package_digest == found.digest
+    ]
+    runs += [
+        RunsAt(network=r.contract.target, service=r.record.service, state=r.row.phase.value, migration_id=r.id)
+        for r in migrations
+        if r.row.role.leads and not r.over and r.contract.package_digest == found.digest
+    ]
+    enabled = any(p.network == network and p.state == "VALID" for p in permitted)
+    here = any(r.network == network for r in runs)
+    state: Literal["ONBOARDED", "ENABLED", "IN_USE", "WITHDRAWN"]
+    if found.withdrawn_ms:
+        state, sentence = "WITHDRAWN", "nothing new begins with it" + ("; what runs goes on" if here else "")
+    elif here:
+        state, sentence = "IN_USE", "a service runs from it here"
+    elif enabled:
+        state, sentence = "ENABLED", "this operator permits it, and nothing runs from it here"
+    else:
+        state, sentence = "ONBOARDED", "it is verified and kept; this operator has permitted nothing with it"
+    return PackageInfo(
+        digest=found.digest,
+        sbom_digest=found.sbom_digest,
+        manifest=found.manifest,
+        size_bytes=found.size_bytes,
+        vendor_key_id=found.vendor_key_id,
+        origin=found.origin,
+        onboarded_ms=found.onboarded_ms,
+        published_by=found.manifest.vendor,
+        state=state,
+        sentence=sentence,
+        permitted_by=permitted,
+        runs_at=runs,
+        withdrawn_ms=found.withdrawn_ms,
+        withdrawn_why=found.withdrawn_why,
     )
 
 

@@ -83,9 +83,7 @@ async def judge_offer(r: Runner) -> None:
     now_ms = tools.clock.now_ms()
     reasons = tools.negotiation.judge(r.contract, record.manifest, record.package_bytes, now_ms)
     action = Action.ONWARD if r.row.role is Role.GIVER else Action.HOST
-    # A human is asked only about what nothing else is against.
-    reasons += (await r.judged(action)).told(tools.network) if reasons else await r.allowed(action)
-    if reasons:
+    if reasons := await r.allowed(action, reasons):
         _refuse(r, machine.OfferJudged, reasons, tools.network)
         return
     signed = tools.negotiation.sign(record.contract)

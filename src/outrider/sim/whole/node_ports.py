@@ -18,7 +18,6 @@ import msgspec
 from outrider.core import limits
 from outrider.core.manifest import Manifest
 from outrider.core.refusal import Refusal
-from outrider.decide.policy.request import Component
 from outrider.functions.lmsf.ports import Host, HostFailed, HostSpec, Partner, Stores, Verified
 from outrider.network.inner import bodied
 from outrider.sbi import headers as names
@@ -277,10 +276,6 @@ class VirtualSoftware:
             sbom_digest=hashlib.sha256(b"SBOM of " + data).hexdigest(),
             size_bytes=len(data),
         )
-
-    def bill(self, archive: Path, sbom_digest: str) -> tuple[Component, ...] | Refusal:
-        """Nothing: no operator here has rules about components."""
-        return ()
 
     def install(self, archive: Path, folder: Path) -> Path | Refusal:
         """Lay it below a folder."""
