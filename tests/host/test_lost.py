@@ -83,7 +83,7 @@ async def test_a_reborn_store_is_noticed_when_it_speaks_and_gets_nothing(net):
 async def test_a_new_store_that_speaks_before_its_migration_is_known_is_no_lost_one(net):
     """The migration with the store before is over, so nothing is at stake; what the new one says comes again."""
     await moved(net)
-    await net.hosts[A].migrations.change("m", finished=True)
+    await net.hosts[A].finish("m")
     await reborn(net)
     net.cut = {(A, B)}
     net.hosts[B].send(A, Void())
