@@ -225,6 +225,8 @@ async def test_the_process_obeys_its_orders(world: World) -> None:
     assert progress["inNetwork"] == {HOME: 3, TARGET: 1}
     assert (await order("stop"))["progress"]["failed"] == 0
     assert (await order("read"))["read"] == 4
+    assert (await order("close"))["failed"] == 0
+    assert (await order("read"))["read"] == 4, "what is closed cannot be read"
     process.stdin.write(b'{"do":"end"}\n')
     assert await asyncio.wait_for(process.wait(), 10) == 0
 

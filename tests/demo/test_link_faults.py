@@ -114,3 +114,11 @@ async def test_a_cut_that_lets_bytes_pass_has_not_fired(world: _World, monkeypat
     async with _talking(world, "AB"):
         with pytest.raises(NotFired, match="bytes passed"):
             await link.cut("forward")
+
+
+async def test_a_link_may_be_cut_while_it_is_slow(world: _World) -> None:
+    """Both speak with the one relay, at the same time."""
+    async with _talking(world, "AB", "BA"), asyncio.timeout(10):
+        slow, cut = await asyncio.gather(Link(world.stage, "A-B").slow(), Link(world.stage, "A-C").cut("both"))
+        assert "slow: forward" in slow
+        assert cut.startswith("both cut")

@@ -47,6 +47,14 @@ def test_of_few_journeys_nothing_is_said():
     assert growth(samples([100.0, 1000.0])) == []
 
 
+def test_growth_is_judged_in_the_networks_that_lived_longest():
+    grown = samples([100 + 20 * n for n in range(16)])
+    others = samples([10.0] * 9)
+    for s in others:
+        s.networks = 2
+    assert growth([*grown, *others]) == growth(grown) != []
+
+
 def test_what_is_gone_has_no_height_in_a_curve():
     assert curve([0.0, 1.0, 4.5, 8.0, 0.0]) == " ▂▅█ "
     assert curve([0.0, 0.0]) == "  "

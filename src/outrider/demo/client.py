@@ -1,8 +1,8 @@
 """The UEs of the demo, and the application function that speaks for them: one process, open loop.
 
-Started with a JSON config file, it takes orders on stdin (`open`, `load`, `travel`, `stop`, `read`, `end`) and reports
-on stdout, one JSON object per line; what happened goes to the history file, for the checker. See `member` for a UE.
-`{"do": "travel", "untilS": 30}` stops the track's clock there, until the next `travel`.
+Started with a JSON config file, it takes orders on stdin (`open`, `load`, `travel`, `stop`, `read`, `close`, `end`) and
+reports on stdout, one JSON object per line; what happened goes to the history file, for the checker. See `member` for a
+UE. `{"do": "travel", "untilS": 30}` stops the track's clock there, until the next `travel`.
 """
 
 import argparse
@@ -84,6 +84,7 @@ class Group:
         self._running: list[asyncio.Task[None]] = []
         self._known: list[asyncio.Task[None]] = []
         self._clock_s = 0.0
+        self._subscribed: list[tuple[str, str]] = []
         self.stopping = asyncio.Event()
 
     async def enter(self) -> None:
@@ -141,6 +142,7 @@ class Group:
         if answer.outcome != "ok" or answer.response is None:
             raise Unserved(f"the subscription to {group} was answered {answer.status} {answer.cause}")
         subscription_id = answer.response.json()["subscriptionId"]
+        self._subscribed.append((group, subscription_id))
         self.history.write(Subscribed(group, subscription_id, sent, time.monotonic()))
 
     async def send(self, request: Try, network: Callable[[], str]) -> Sent:
@@ -190,6 +192,16 @@ class Group:
         """Read the state of every UE; how many could be read whole."""
         await _all(AT_ONCE, (m.read() for m in self.members.values()))
         return self.counted["read"]
+
+    async def close(self) -> dict[str, int]:
+        """Close every session and end the subscriptions: nothing is left that would be load for those who follow."""
+        await _all(AT_ONCE, (m.close() for m in self.members.values()))
+        for group, subscription in self._subscribed:
+            path = f"/namf-grouppresence/v1/groups/{group}/subscriptions/{subscription}"
+            request = Try(PRESENCE, "DELETE", path, idem=f"unsubscribe-{group}")
+            self.counted["unsubscribed"] += (await self.send(request, lambda: self.config.home)).outcome == "ok"
+        wanted = len(self.members) + len(self._subscribed)
+        return {"failed": wanted - self.counted["closed"] - self.counted["unsubscribed"]}
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._running.append(asyncio.create_task(work))
@@ -261,6 +273,8 @@ async def _obey(group: Group) -> None:
                 say({"done": "stop", "progress": group.progress()})
             case "read":
                 say({"done": "read", "read": await group.read()})
+            case "close":
+                say({"done": "close", **await group.close()})
             case "end":
                 return
             case other:

@@ -114,7 +114,7 @@ async def play(theatre: Theatre, faults: Sequence[Fault], *, onward: bool = Fals
     try:
         await journey.play()
     except (ProcessFailed, Refused, TimeoutError) as error:
-        outcome.reasons.append(f"The run could not be finished: {error}")
+        outcome.reasons.append(f"The run could not be finished: {str(error) or 'something did not end in its time'}")
     withdraw(stage)
     outcome.reasons += theatre.alarms(faults)
     outcome.verdict = "FAIL" if outcome.reasons else "PASS"

@@ -27,6 +27,8 @@ class Sample(msgspec.Struct, rename="camel", kw_only=True):
     """What the networks hold after a journey, by what it is and whose: `keeper of A`."""
 
     at_s: float
+    networks: int = 1
+    """Which ones, counted from 1: after a failed journey others are set up, which have gathered nothing yet."""
     rss_mb: dict[str, float]
     """Resident memory of each kind of process."""
     open_files: dict[str, float]
@@ -36,7 +38,7 @@ class Sample(msgspec.Struct, rename="camel", kw_only=True):
     """How long the oldest process of each kind has lived: a fault that ends one ends what it has gathered."""
 
 
-def sample(stage: Stage, began_s: float) -> Sample:
+def sample(stage: Stage, networks: int, began_s: float) -> Sample:
     """Look at the processes and files of all networks."""
     rss: dict[str, float] = defaultdict(float)
     descriptors: dict[str, float] = defaultdict(float)
@@ -64,7 +66,9 @@ def sample(stage: Stage, began_s: float) -> Sample:
         {name: round(value, 2) for name, value in sorted(each.items())} for each in (rss, descriptors, sizes, ages)
     )
     at_s = round(time.monotonic() - began_s, 1)
-    return Sample(at_s=at_s, rss_mb=rss_mb, open_files=open_files, file_mb=file_mb, age_s=ages_s)
+    return Sample(
+        at_s=at_s, networks=networks, rss_mb=rss_mb, open_files=open_files, file_mb=file_mb, age_s=ages_s
+    )  # fmt: skip
 
 
 def _what(file: Path) -> str:
@@ -75,8 +79,15 @@ def _what(file: Path) -> str:
     return "journal" if file.name.startswith("lmsf.db") else "other files"
 
 
+def longest(samples: Sequence[Sample]) -> list[Sample]:
+    """Those of the networks that lived for most journeys."""
+    each = [[s for s in samples if s.networks == number] for number in {s.networks for s in samples}]
+    return max(each, key=len, default=[])
+
+
 def growth(samples: Sequence[Sample]) -> list[str]:
-    """What grew, in words."""
+    """What grew in the networks that lived for most journeys, in words."""
+    samples = longest(samples)
     if len(samples) < LEAST_JOURNEYS:
         return []
     quarter = len(samples) // 4

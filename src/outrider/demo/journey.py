@@ -112,6 +112,10 @@ class Journey:
                 run.mark("end")
                 await clients.order("read")
             self._note(await self._judged())
+            async with asyncio.timeout(60.0):
+                closed = await clients.order("close")
+            if closed["failed"]:
+                self.outcome.reasons.append(f"{closed['failed']} sessions and subscriptions could not be ended")
 
     async def travel(self) -> None:
         """The service goes there, the group follows and comes back, the service returns."""

@@ -240,6 +240,11 @@ class Member:
             )
         )
 
+    async def close(self) -> None:
+        """Close the session, from the network where the UE is: the service keeps nothing for it that works on."""
+        answer = await self._send(SESSION, "DELETE", self._path, msgspec.UNSET, f"{self.ue.name}-close")
+        self._group.counted["closed"] += answer.outcome == "ok"
+
     async def _get(self, nf: Nf, path: str) -> Any:
         answer = await self._group.send(Try(nf, "GET", path), lambda: self.network)
         return answer.response.json() if answer.outcome == "ok" and answer.response else None

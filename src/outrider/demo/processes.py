@@ -51,6 +51,7 @@ class Running:
         self._process = process
         self._log = log
         self._news: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._ordering = asyncio.Lock()
         self._reading = asyncio.create_task(self._read(), name=f"read {name}")
 
     @classmethod
@@ -71,16 +72,17 @@ class Running:
         return running
 
     async def order(self, do: str, **more: Any) -> dict[str, Any]:
-        """Give an order and wait until it is done."""
-        self.forget("done")
-        self.tell(do, **more)
-        while True:
-            said = await self.heard("done")
-            if "error" in said:
-                raise ProcessFailed(f"{self.name} could not {do}: {said['error']}")
-            if said["done"] == do:
-                return said
+        """Give an order and wait until it is done; orders that are given together are obeyed one after the other."""
+        async with self._ordering:
             self.forget("done")
+            self.tell(do, **more)
+            while True:
+                said = await self.heard("done")
+                if "error" in said:
+                    raise ProcessFailed(f"{self.name} could not {do}: {said['error']}")
+                if said["done"] == do:
+                    return said
+                self.forget("done")
 
     def tell(self, do: str, **more: Any) -> None:
         """Give an order."""

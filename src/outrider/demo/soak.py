@@ -73,6 +73,7 @@ async def soak(minutes: float, seed: int, directory: Path, service_dir: Path, co
     chance = random.Random(seed)
     theatre = Theatre(directory, service_dir, third=True)
     report = Soak(seed=seed, machine=this_machine())
+    networks = 1
     try:
         while time.monotonic() < began_s + minutes * 60:
             drawn = chosen(chance)
@@ -80,9 +81,9 @@ async def soak(minutes: float, seed: int, directory: Path, service_dir: Path, co
             report.outcomes.append(outcome)
             say(console, len(report.outcomes), outcome)
             if theatre.stage is None:
-                report.samples.clear()  # new networks: what the old ones held says nothing of these
+                networks += 1
             else:
-                report.samples.append(sample(theatre.stage, began_s))
+                report.samples.append(sample(theatre.stage, networks, began_s))
     finally:
         await theatre.close()
     report.minutes = round((time.monotonic() - began_s) / 60, 1)

@@ -7,7 +7,7 @@ from statistics import median
 import msgspec
 from rich.table import Table
 
-from outrider.demo.growth import Sample, curve
+from outrider.demo.growth import LEAST_JOURNEYS, Sample, curve, longest
 from outrider.demo.machine import Machine
 from outrider.demo.outcome import Outcome
 
@@ -53,7 +53,7 @@ def made(outcomes: Iterable[Outcome]) -> dict[str, tuple[int, int]]:
 
 def _held(report: Soak) -> tuple[list[str], list[list[str]]]:
     """What the networks held, first, in the middle and at the end, and the way between as bars."""
-    samples = report.samples
+    samples = longest(report.samples)
     picked = [samples[i] for i in sorted({0, len(samples) // 2, len(samples) - 1})] if samples else []
     rows = []
     for field, unit in HELD:
@@ -104,7 +104,9 @@ def _page(report: Soak) -> Iterator[str]:
     yield ""
     yield f"{passed} of {len(report.outcomes)} journeys passed in {report.minutes:g} min"
     yield f"({', '.join(f'{count} × {route}' for route, count in sorted(routes.items()))})."
-    yield "Grew without bound: " + ("; ".join(report.grew) or "nothing") + "."
+    looked = len(longest(report.samples))
+    nothing = "nothing" if looked >= LEAST_JOURNEYS else f"cannot be said of {looked} journeys in the same networks"
+    yield "Grew without bound: " + ("; ".join(report.grew) or nothing) + "."
     yield ""
     for title, (columns, rows) in (("Faults", _waited(report)), ("What the networks hold", _held(report))):
         yield f"## {title}"
