@@ -13,6 +13,8 @@ from outrider.core.audit_check import Verdict
 from outrider.core.canonical import canonical
 from outrider.core.refusal import Refusal, Refused
 from outrider.functions.lmsf import audit_log
+from outrider.functions.lmsf.clocks import SystemClock
+from outrider.functions.lmsf.journal import Journal
 from outrider.functions.lmsf.witness import SignedHead
 from outrider.package import audit_export, statements
 from outrider.sbi.client import Unreachable
@@ -423,3 +425,12 @@ async def test_a_partner_may_not_read_the_log(pair: Any) -> None:
     for path in ("events", "head", "heads"):
         answer = await pair.b.request(A, "GET", f"/nlmsf-audit/v1/{path}", scope="nlmsf-audit")
         assert answer.status == 404
+
+
+async def test_a_journal_that_is_closed_refuses_and_is_no_fault(tmp_path: Any) -> None:
+    """A node that goes down may still be asked something; the partner asks again."""
+    journal = Journal(tmp_path / "lmsf.db", A, SystemClock())
+    journal.close()
+    with pytest.raises(Refused) as refused:
+        await journal.put("package", "p", b"{}")
+    assert (refused.value.refusal.code, refused.value.refusal.status) == ("NODE_STOPPING", 503)

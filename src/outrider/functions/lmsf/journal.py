@@ -54,7 +54,8 @@ class Logged(NamedTuple):
 class Journal:
     """Documents and events, durable when a call returns.
 
-    What cannot be written raises `Refused` (`AUDIT_UNWRITABLE`): then nothing of it was, and it must not be done.
+    What cannot be written raises `Refused` (`AUDIT_UNWRITABLE`, `NODE_STOPPING`): nothing of it was, and it must not be
+    done.
     """
 
     def __init__(self, path: Path, network: str, clock: Clock) -> None:
@@ -68,6 +69,7 @@ class Journal:
         self._audit = AuditLog(self._db, network)
         self._clock = clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lmsf-journal")
+        self._closed = False
 
     async def put(
         self,
@@ -110,6 +112,8 @@ class Journal:
         return await self._write(lambda: do(self._audit))
 
     async def _write(self, do: Callable[[], T]) -> T:
+        if self._closed:
+            raise Refused(_STOPPING)
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, do)
 
     def _transaction(self, do: Callable[[], T]) -> T:
@@ -164,9 +168,18 @@ class Journal:
         return await asyncio.get_running_loop().run_in_executor(self._writer, read)
 
     def close(self) -> None:
-        """Finish what is being written and close the file."""
+        """Finish what is being written and close the file; who asks for more is refused."""
+        self._closed = True
         self._writer.shutdown(wait=True)
         self._db.close()
+
+
+_STOPPING = Refusal(
+    "NODE_STOPPING",
+    "Nothing was done: this node is going down.",
+    remedy="It is safe to ask again when the node is back.",
+    status=503,
+)
 
 
 def unwritable(path: Path, error: apsw.Error) -> Refusal:
