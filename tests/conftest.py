@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 _TESTS = Path(__file__).parent
-_WHOLE_NETWORKS = {"bench", "demo", "docs", "network", "real"}
-"""Folders whose tests start nodes, keepers and workers of their own: two such networks at a time are enough."""
+_WHOLE_NETWORKS = {"bench", "demo", "docs", "n32", "network", "real"}
+"""Folders whose tests start nodes, keepers and workers of their own, or look for ports that are free and take them a
+moment later: what two processes do at the same time would be in each other's way."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

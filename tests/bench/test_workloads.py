@@ -48,7 +48,8 @@ async def test_a_group_that_arrives_is_served_in_order_and_its_contexts_alone_mo
     assert size.arrived.ues == CONTEXTS // 5
     assert size.arrived.refused == size.arrived.unanswered == size.arrived.out_of_order == 0
     assert size.arrived.first_by_target > 0
-    assert sum(size.grant_bodies.values()) <= size.arrived.ues
+    assert 0 < size.moved_ues <= size.arrived.ues
+    assert sum(size.grant_bodies.values()) >= size.moved_ues  # a grant that is not answered in time is sent again
 
 
 async def test_a_visit_ends_where_it_began_and_its_way_back_is_measured():

@@ -65,7 +65,8 @@ async def test_both_logs_of_a_whole_migration_are_whole_and_one_byte_is_found_by
             data = file.read_bytes()
             assert not any(supi.encode() in data or supi.removeprefix("imsi-").encode() in data for supi in SUPIS)
         # Offline, with the cards that were handed over and the heads in the other's export.
-        cards = ["--card", str(tmp_path / "card-of-a.json"), "--card", str(tmp_path / "card-of-b.json")]
+        cards = [part for card in sorted(tmp_path.glob("card-of-*.json")) for part in ("--card", str(card))]
+        assert len(cards) == 4
         offline = await verify("--file", str(exports[a.id]), "--heads", str(exports[b.id]), *cards)
         assert offline["findings"] == []
 
