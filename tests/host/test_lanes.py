@@ -179,6 +179,40 @@ async def test_a_message_whose_handling_failed_is_in_no_answer_and_comes_again()
     assert taken == [message(1), message(2)]
 
 
+async def test_what_came_early_to_an_incarnation_that_is_gone_is_sent_again_though_nothing_else_is_to_be_sent():
+    receivers = [Receiver(lambda m: _note(taken, m)) for _ in range(2)]
+    taken: list[object] = []
+    late = asyncio.Event()
+
+    async def encoded(batch: LaneBatch) -> LaneBatch:
+        return batch
+
+    async def post(batch: LaneBatch) -> Response:
+        incarnation = 1 if late.is_set() or batch.first == 1 else 0
+        if batch.first == 1:
+            await late.wait()
+        through = await receivers[incarnation].take(batch)
+        early.set()
+        return Response(200, [], ack(Hello("b", incarnation + 1), through))
+
+    early = asyncio.Event()
+    lane = Lane(B, Hello("a", 1), post, LaneBatch, encoded, durable_lsn=lambda: 0, window=2, batch_messages=1)
+    lane.send(message(1))
+    lane.send(message(2))
+    await early.wait()
+    await asyncio.sleep(0)
+    assert (taken, lane.through) == ([], 0)
+    late.set()
+    async with asyncio.timeout(10):
+        await lane.taken(2)
+    assert taken == [message(1), message(2)]
+    await lane.close()
+
+
+async def _note(taken: list[object], message: object) -> None:
+    taken.append(message)
+
+
 async def test_what_was_long_on_its_way_on_one_lane_is_no_sign_of_a_lost_store():
     async def handle(_: object) -> None:
         pass

@@ -213,8 +213,6 @@ class Lane:
             if response.status != 200:
                 raise Unreachable(f"{response.status} {response.body[:300]!r}", not_sent=False)
             self._acked(lane_ack.decode(response.body))
-            if self.through < first + len(messages) - 1 and self._in_flight == 1:
-                self._failed = True  # taken out of order and something before it is missing: send again
         except (Unreachable, Refused) as error:
             left = not (isinstance(error, Unreachable) and error.not_sent)
             if left:
@@ -230,6 +228,10 @@ class Lane:
             if left:
                 self._left = max(self._left, first + len(messages) - 1)
             self._in_flight -= 1
+            if self._cursor and not self._in_flight:
+                # No post carries what is not taken: it came before something that is missing, or to an incarnation of
+                # the peer that is gone, whichever post was answered last.
+                self._failed = True
             if self._failed and not self._in_flight:
                 self._cursor = 0  # all of it is tried again, after a while; until then nothing is under way
             self._wake.set()
