@@ -121,6 +121,8 @@ class Breaker:
         disk = keeper.disk
         if fault.trouble == "slow-disk":
             self.disturbed = True
+            if (node := self._nodes.get(fault.network)) is not None:
+                node.disturbed = True  # what was decided before a revocation may be durable long after it
             disk.slow = fault.by
             await asyncio.sleep(fault.for_s)
             disk.slow = 1.0
