@@ -185,6 +185,9 @@ async def test_without_permission_the_target_serves_nothing_but_gives_back(netwo
 
 async def test_a_keeper_that_gives_up_by_itself_ends_the_migration(pair: Any) -> None:
     name, release = await pair.held_in("COPYING")
+    async with asyncio.timeout(10):
+        while name not in pair.world.keeper(A).migrations:
+            await asyncio.sleep(0.001)
     pair.world.keeper(A).migrations[name].aborted = "STORE_LOST"
     release()
     source, _ = await pair.ended(name)
